@@ -1,0 +1,69 @@
+package engine
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// Span is the half-open range [From, To) of messages in a [Batch].
+type Span struct{ From, To int }
+
+// Batch is a run of messages and their bytes in one encoding, which any number
+// of connections share. It is immutable while anyone but its maker holds a
+// reference, and its memory is used again once the last one is released.
+type Batch struct {
+	refs atomic.Int32
+	home *sync.Pool
+
+	msgs  []*Message
+	bytes []byte
+	ends  []int // ends[i] is where message i's bytes end
+}
+
+// Len returns the number of messages.
+func (b *Batch) Len() int { return len(b.msgs) }
+
+// Message returns message i.
+func (b *Batch) Message(i int) *Message { return b.msgs[i] }
+
+// Bytes returns the bytes of the messages in s, which lie side by side. They
+// are empty in a batch without an encoding.
+func (b *Batch) Bytes(s Span) []byte {
+	return b.bytes[b.start(s.From):b.start(s.To):b.start(s.To)]
+}
+
+// Size returns how many bytes the messages in s count for.
+func (b *Batch) Size(s Span) int { return b.start(s.To) - b.start(s.From) }
+
+// Retain adds a reference: the batch stays valid until the matching Release.
+func (b *Batch) Retain() { b.refs.Add(1) }
+
+// Release gives back a reference. The batch must not be used after it.
+func (b *Batch) Release() {
+	if b.refs.Add(-1) == 0 {
+		b.reset()
+		if b.home != nil {
+			b.home.Put(b)
+		}
+	}
+}
+
+func (b *Batch) start(i int) int {
+	if i == 0 {
+		return 0
+	}
+	return b.ends[i-1]
+}
+
+// maxPooledBatch is the largest byte buffer that goes back to a pool: one huge
+// message must not pin its memory for ever.
+const maxPooledBatch = 1 << 20
+
+func (b *Batch) reset() {
+	clear(b.msgs)
+	b.msgs, b.ends = b.msgs[:0], b.ends[:0]
+	if cap(b.bytes) > maxPooledBatch {
+		b.bytes = nil
+	}
+	b.bytes = b.bytes[:0]
+}

@@ -1,0 +1,136 @@
+package engine
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// Options are the knobs of an [Engine]. Nil and zero mean the defaults.
+type Options struct {
+	// NodeID names this engine among those that share a backplane. Default: random.
+	NodeID NodeID
+	// Shards is the number of writer shards. Default: GOMAXPROCS.
+	Shards int
+	// Backplane joins the engine to others; nil for a lone node. The engine
+	// closes it.
+	Backplane Backplane
+	// Hubs returns the settings of a hub. It is called when the hub is first
+	// used and again after [Engine.Reload]; nil, and a nil result, mean defaults.
+	Hubs func(HubName) *HubOptions
+	// Limits bound what clients can make the engine hold.
+	Limits Limits
+	// Logger gets a line for each refusal and failure. Default: discard.
+	Logger *slog.Logger
+	// Observer is told what metrics and traces count.
+	Observer Observer
+	// Clock is time. Default: the system's.
+	Clock Clock
+}
+
+// Limits bound what the engine holds. Zero means the default; the defaults are
+// those of node.md.
+type Limits struct {
+	// MessageBytes bounds one message. Default 1 MiB. Doors enforce it.
+	MessageBytes int
+	// Connections bounds the open connections. Default: no bound.
+	Connections int
+	// OutboundMessages and OutboundBytes bound what waits for one connection.
+	// Defaults 1000 and 16 MiB.
+	OutboundMessages int
+	OutboundBytes    int
+	// TotalOutboundBytes bounds what waits for all connections together; over
+	// it the largest laggard is ended first. Default 1 GiB.
+	TotalOutboundBytes int
+	// GroupsPerConnection bounds the groups of one connection. Default 10,000.
+	GroupsPerConnection int
+	// PendingEvents bounds the requests that wait in one connection's lane, and
+	// the calls under way at one handler. Default 1024.
+	PendingEvents int
+	// EventTimeout bounds one call of an event handler. Default 100 s.
+	EventTimeout time.Duration
+	// CloseTimeout bounds how long a polite end may take: flushing what is
+	// queued and waiting for the far end to close. Default 5 s.
+	CloseTimeout time.Duration
+}
+
+// HubOptions are the settings of one hub.
+type HubOptions struct {
+	// Handlers are tried in order; the first that matches gets the event.
+	Handlers []HandlerRule
+	// Listeners all get the events they match.
+	Listeners []ListenerRule
+	// KeepAlive is the interval of pings on a wire that has them. A connection
+	// not heard of for two intervals is ended. Default 20 s, negative for never.
+	KeepAlive time.Duration
+}
+
+// Observer is told what happens, for metrics and traces. Any member may be nil.
+// The functions are called on hot paths and must not block.
+type Observer struct {
+	// ConnOpened and ConnEnded bracket a connection's life. reason is one of
+	// the EndReason texts.
+	ConnOpened func(HubName)
+	ConnEnded  func(h HubName, code CloseCode, reason EndReason)
+	// Event is called after a handler answered: event is the system event's
+	// name, or "user" for user events.
+	Event func(h HubName, event string, took time.Duration, err error)
+	// Span is called when the engine begins an operation on behalf of a client
+	// or of a server; it may put a trace into the context. done ends the span.
+	Span func(ctx context.Context, name string, h HubName) (_ context.Context, done func(error))
+}
+
+// EndReason says in one word why a connection ended, for logs and metrics.
+type EndReason string
+
+// The reasons.
+const (
+	EndClient      EndReason = "Normal"            // the client closed
+	EndLost        EndReason = "Lost"              // the wire broke
+	EndServer      EndReason = "ClosedByAppServer" // an application server closed it
+	EndShutdown    EndReason = "ServiceReload"     // the node drains
+	EndPingTimeout EndReason = "PingTimeout"       // nothing was heard in two keep-alive intervals
+	EndSlow        EndReason = "SlowClient"        // over its outbound bounds
+	EndOverload    EndReason = "TotalOutbound"     // the largest laggard while all were over theirs
+	EndProtocol    EndReason = "ProtocolError"     // it broke its protocol's rules
+	EndEvent       EndReason = "EventFailed"       // a raw client's event failed
+	EndTakenOver   EndReason = "TakenOver"         // a newer connection claimed its id
+)
+
+// Clock is time as the engine sees it.
+type Clock interface {
+	// Now returns the current time.
+	Now() time.Time
+	// AfterFunc calls f in its own goroutine once d has passed, unless stop is
+	// called first.
+	AfterFunc(d time.Duration, f func()) (stop func() bool)
+}
+
+type systemClock struct{}
+
+func (systemClock) Now() time.Time { return time.Now() }
+
+func (systemClock) AfterFunc(d time.Duration, f func()) func() bool {
+	return time.AfterFunc(d, f).Stop
+}
+
+func (l Limits) withDefaults() Limits {
+	def := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	def(&l.MessageBytes, 1<<20)
+	def(&l.OutboundMessages, 1000)
+	def(&l.OutboundBytes, 16<<20)
+	def(&l.TotalOutboundBytes, 1<<30)
+	def(&l.GroupsPerConnection, 10_000)
+	def(&l.PendingEvents, 1024)
+	if l.EventTimeout == 0 {
+		l.EventTimeout = 100 * time.Second
+	}
+	if l.CloseTimeout == 0 {
+		l.CloseTimeout = 5 * time.Second
+	}
+	return l
+}
