@@ -1,0 +1,198 @@
+package subprotocol
+
+import (
+	"bytes"
+	"encoding/base64"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/fanfare/fanfare/engine"
+)
+
+// JSON returns the codec of json.webpubsub.azure.v1: one JSON object per text
+// message, without sequence ids.
+func JSON() (Encoder, Decoder) { return jsonEncoder{}, jsonDecoder{} }
+
+type jsonEncoder struct{}
+
+var _ Encoder = jsonEncoder{}
+
+func (jsonEncoder) Name() string { return NameJSON }
+
+func (jsonEncoder) Frame(*engine.Message) Frame { return TextFrame }
+
+func (jsonEncoder) AppendBody(dst []byte, m *engine.Message) ([]byte, bool) {
+	n := len(dst)
+	dst, ok := appendMembers(append(dst, '{'), m)
+	if !ok {
+		return dst[:n], false
+	}
+	return append(dst, '}'), true
+}
+
+func (jsonEncoder) AppendOwn(dst []byte, _ *engine.Message, _ engine.Own) []byte { return dst }
+
+func (jsonEncoder) Own() bool { return false }
+
+// appendMembers appends m's members without the braces around them. They stand in
+// no order that matters, so that what is a connection's own can come first: the
+// reliable protocol's own part is the opening brace with the sequence id, its
+// shared body these members and the closing brace.
+func appendMembers(dst []byte, m *engine.Message) ([]byte, bool) {
+	switch m.Kind {
+	case engine.KindData:
+		return appendDataMembers(dst, m), true
+	case engine.KindAck:
+		return appendAckMembers(dst, m), true
+	case engine.KindConnected:
+		dst = append(dst, `"type":"system","event":"connected","userId":`...)
+		dst = appendString(dst, m.User) // "" for anonymous
+		dst = append(dst, `,"connectionId":`...)
+		return appendString(dst, m.ConnID), true
+	case engine.KindDisconnected:
+		dst = append(dst, `"type":"system","event":"disconnected","message":`...)
+		return appendString(dst, m.Text), true
+	case engine.KindPong:
+		return append(dst, `"type":"pong"`...), true
+	}
+	return dst, false
+}
+
+func appendDataMembers(dst []byte, m *engine.Message) []byte {
+	if m.Group == "" {
+		dst = append(dst, `"type":"message","from":"server"`...)
+	} else {
+		dst = append(dst, `"type":"message","from":"group","group":`...)
+		dst = appendString(dst, m.Group)
+		if m.From != "" {
+			dst = append(dst, `,"fromUserId":`...)
+			dst = appendString(dst, m.From)
+		}
+	}
+	data := m.Payload.Data
+	switch m.Payload.Type {
+	case engine.Text:
+		dst = append(dst, `,"dataType":"text","data":`...)
+		dst = appendString(dst, data)
+	case engine.JSON:
+		dst = append(dst, `,"dataType":"json","data":`...)
+		if len(data) == 0 {
+			data = []byte("null") // no JSON text; without one the envelope would not be JSON either
+		}
+		dst = appendUTF8(dst, data)
+	default: // an Any travels like other bytes, under its own name
+		dst = append(dst, `,"dataType":"`...)
+		dst = append(dst, m.Payload.Type.String()...)
+		dst = append(dst, `","data":"`...)
+		dst = base64.StdEncoding.AppendEncode(dst, data)
+		dst = append(dst, '"')
+	}
+	if len(m.Metadata) == 0 {
+		return dst
+	}
+	dst = append(dst, `,"metadata":`...)
+	next := byte('{')
+	for _, key := range m.Metadata.Keys() {
+		dst = appendString(append(dst, next), key)
+		dst = appendString(append(dst, ':'), m.Metadata[key])
+		next = ','
+	}
+	return append(dst, '}')
+}
+
+func appendAckMembers(dst []byte, m *engine.Message) []byte {
+	dst = append(dst, `"type":"ack","ackId":`...)
+	dst = strconv.AppendUint(dst, uint64(m.AckID), 10)
+	if m.Err == nil {
+		return append(dst, `,"success":true`...)
+	}
+	name, text := ackError(m.Err)
+	dst = append(dst, `,"success":false,"error":{"name":"`...)
+	dst = append(dst, name...)
+	dst = append(dst, `","message":`...)
+	dst = appendString(dst, text)
+	return append(dst, '}')
+}
+
+const (
+	ackInternal = "InternalServerError"
+
+	// ackInternalText is all that a client is told of a failure inside.
+	ackInternalText = "Internal server error"
+)
+
+// ackNames are the names that acks give to errors. Clients know these few; what
+// has no name among them gets the nearest.
+var ackNames = [...]string{
+	engine.CodeInternal:        ackInternal,
+	engine.CodeInvalid:         "BadRequest",
+	engine.CodeUnauthenticated: "Forbidden",
+	engine.CodeForbidden:       "Forbidden",
+	engine.CodeNotFound:        "NotFound",
+	engine.CodeDuplicate:       "Duplicate",
+	engine.CodeConflict:        "BadRequest",
+	engine.CodeTooLarge:        "BadRequest",
+	engine.CodeUnavailable:     ackInternal,
+	engine.CodeUnsupported:     "BadRequest",
+	engine.CodeClosed:          ackInternal,
+	engine.CodeTimeout:         ackInternal,
+}
+
+// ackError returns the name and the text of an ack's error. An event handler's own
+// refusal, which shows in Status, is an internal error to the client, whatever its
+// code; its words stay inside, and so do those of our own failures.
+func ackError(e *engine.Error) (name, text string) {
+	if e.Status != 0 || int(e.Code) >= len(ackNames) || e.Code == engine.CodeInternal || e.Code == engine.CodeTimeout {
+		return ackInternal, ackInternalText
+	}
+	if e.Message == "" {
+		return ackNames[e.Code], e.Code.String()
+	}
+	return ackNames[e.Code], e.Message
+}
+
+// appendString appends s as a JSON string: escaped no more than RFC 8259 section 7
+// asks for, with U+FFFD for what is not UTF-8. It copies first and looks then,
+// since nearly every string is its own escaped form.
+func appendString[S ~string | ~[]byte](dst []byte, s S) []byte {
+	dst = append(dst, '"')
+	n := len(dst)
+	dst = append(dst, s...)
+	copied := dst[n:]
+	valid := utf8.Valid(copied)
+	if valid && plainRun(copied) == len(copied) {
+		return append(dst, '"')
+	}
+	k := len(dst)
+	if !valid {
+		copied = bytes.ToValidUTF8(copied, []byte("\uFFFD"))
+	}
+	dst = appendEscaped(dst, copied)
+	dst = append(dst[:n], dst[k:]...) // close the gap that the copy leaves
+	return append(dst, '"')
+}
+
+// appendEscaped appends s, which may lie in dst's memory below its end.
+func appendEscaped(dst, s []byte) []byte {
+	const hex = "0123456789abcdef"
+	for {
+		n := plainRun(s)
+		dst = append(dst, s[:n]...)
+		if n == len(s) {
+			return dst
+		}
+		switch c := s[n]; c {
+		case '"', '\\':
+			dst = append(dst, '\\', c)
+		case '\n':
+			dst = append(dst, '\\', 'n')
+		case '\r':
+			dst = append(dst, '\\', 'r')
+		case '\t':
+			dst = append(dst, '\\', 't')
+		default:
+			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xF])
+		}
+		s = s[n+1:]
+	}
+}
