@@ -29,6 +29,9 @@ func (b *Batch) Message(i int) *Message { return b.msgs[i] }
 // Bytes returns the bytes of the messages in s, which lie side by side. They
 // are empty in a batch without an encoding.
 func (b *Batch) Bytes(s Span) []byte {
+	if len(b.bytes) == 0 {
+		return nil
+	}
 	return b.bytes[b.start(s.From):b.start(s.To):b.start(s.To)]
 }
 

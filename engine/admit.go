@@ -1,0 +1,231 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/hex"
+	"reflect"
+	"sync/atomic"
+)
+
+// AdmitRequest is a client that has proven its identity and wants in.
+type AdmitRequest struct {
+	Identity Identity
+	// ConnID is an id that the client chose; empty for one made by the engine.
+	ConnID ConnID
+	// TakeOver lets the new connection replace an open one of the same ConnID,
+	// kind (subprotocol) and user; otherwise a ConnID in use is refused.
+	TakeOver bool
+	// Subprotocols are what the client offered, Query and Header what else it
+	// said; they are for the connect event.
+	Subprotocols     []string
+	Query            map[string][]string
+	Header           map[string][]string
+	PeerCertificates []*x509.Certificate
+	// Subprotocol is set where the protocol is fixed before the connect event.
+	Subprotocol string
+	// Details are opaque, for handlers that know the door's protocol.
+	Details any
+}
+
+// Admission is a client that may come in and is not yet visible to anybody. It
+// must end in Open or Abandon, once.
+type Admission struct {
+	hub     *Hub
+	request *AdmitRequest
+	id      ConnID
+	user    UserID
+	roles   []string
+	groups  []GroupName
+	chosen  string
+	details any
+	state   HandlerState
+	settled atomic.Bool
+}
+
+// Admit asks the hub's connect handler about r. It waits for the handler's
+// answer, no longer than ctx and the event timeout. A refusal is an *Error; its
+// Status is the handler's own, if it has one. CodeUnavailable: the engine is
+// full or draining.
+func (h *Hub) Admit(ctx context.Context, r *AdmitRequest) (*Admission, error) {
+	if len(r.ConnID) > MaxConnID {
+		return nil, Errorf(CodeInvalid, "name.connectionId", "A connection id has at most %d bytes; this one has %d.", MaxConnID, len(r.ConnID))
+	}
+	if err := h.engine.reserve(); err != nil {
+		return nil, err
+	}
+	a := &Admission{
+		hub: h, request: r, id: r.ConnID,
+		user: r.Identity.UserID, roles: r.Identity.Roles, groups: r.Identity.Groups,
+	}
+	if a.id == "" {
+		a.id = newConnID()
+	}
+	if err := h.askConnect(ctx, a); err != nil {
+		h.engine.unreserve()
+		return nil, err
+	}
+	return a, nil
+}
+
+func newConnID() ConnID {
+	var b [16]byte
+	rand.Read(b[:])
+	return ConnID(hex.EncodeToString(b[:]))
+}
+
+// ConnID returns the id that the connection will have.
+func (a *Admission) ConnID() ConnID { return a.id }
+
+// UserID returns the user that the connection will have.
+func (a *Admission) UserID() UserID { return a.user }
+
+// Subprotocol returns the handler's choice, empty if it leaves it to the door.
+func (a *Admission) Subprotocol() string { return a.chosen }
+
+// Details returns the handler's ConnectReply.Details.
+func (a *Admission) Details() any { return a.details }
+
+// OpenOptions describe the door's side of a connection.
+type OpenOptions struct {
+	// Encoding makes bytes of messages; nil for a sink that wants messages.
+	Encoding Encoding
+	// Subprotocol is the negotiated one; empty for a raw connection.
+	Subprotocol string
+	// Numbered gives deliveries of KindData sequence ids. It needs an Encoding
+	// with prefixes of its own.
+	Numbered bool
+	// WirePings says that the wire has pings: the engine then sends a
+	// KindWirePing each HubOptions.KeepAlive, and ends a connection of which
+	// Conn.Heard was not called for two intervals.
+	WirePings bool
+	// Resume is called when a lane that was full has room. It must not block.
+	Resume func()
+	// Ended is called once when the logical connection is over, whoever ended
+	// it. The sink may outlive it for the closing handshake, until Sink.Close.
+	// It must not block.
+	Ended func()
+	// Details are opaque, for the connected and later events.
+	Details any
+}
+
+// Open makes the connection visible, puts it into its groups and raises
+// connected. The first message offered to sink is KindConnected. If Open fails,
+// sink has not been used, and disconnected is raised.
+func (a *Admission) Open(sink Sink, o *OpenOptions) (*Conn, error) {
+	if o.Encoding != nil && !reflect.TypeOf(o.Encoding).Comparable() {
+		panic("engine: an Encoding must be comparable")
+	}
+	if !a.settled.CompareAndSwap(false, true) {
+		panic("engine: an admission was used twice")
+	}
+	c := a.conn(sink, o)
+	if err := a.hub.enter(c, a.groups, a.request.TakeOver); err != nil {
+		a.hub.engine.unreserve()
+		a.hub.raiseDisconnected(c, err.Error())
+		return nil, err
+	}
+	a.hub.raiseConnected(c)
+	return c, nil
+}
+
+func (a *Admission) conn(sink Sink, o *OpenOptions) *Conn {
+	e := a.hub.engine
+	c := &Conn{
+		id: a.id, user: a.user, subprotocol: o.Subprotocol,
+		hub: a.hub, shard: e.shardFor(), sink: sink, encoding: o.Encoding,
+		numbered: o.Numbered, details: o.Details, resume: o.Resume, endedFunc: o.Ended,
+		grants: e.roles.compile(a.roles), handlerState: a.state, nextEvent: 1,
+	}
+	if ka := a.hub.settings.Load().keepAlive; o.WirePings && ka > 0 {
+		c.pings = ka
+	}
+	c.heard.Store(true)
+	return c
+}
+
+// Abandon gives the admission up: the upgrade itself failed. It raises
+// disconnected alone.
+func (a *Admission) Abandon(reason string) {
+	if !a.settled.CompareAndSwap(false, true) {
+		return
+	}
+	a.hub.engine.unreserve()
+	a.hub.raiseDisconnected(a.conn(nil, &OpenOptions{Subprotocol: a.request.Subprotocol}), reason)
+}
+
+// enter makes c visible: in the hub, its user and its groups.
+func (h *Hub) enter(c *Conn, groups []GroupName, takeOver bool) error {
+	e := h.engine
+	// What other nodes send must arrive before c says that it is there.
+	targets := []Target{{Kind: TargetAll}}
+	if c.user != "" {
+		targets = append(targets, Target{TargetUser, string(c.user)})
+	}
+	for i, t := range targets {
+		if err := h.attend(e.ctx, t); err != nil {
+			for _, t := range targets[:i+1] {
+				h.neglect(t)
+			}
+			return err
+		}
+	}
+	if err := h.appear(c, takeOver); err != nil {
+		for _, t := range targets {
+			h.neglect(t)
+		}
+		return err
+	}
+	for _, g := range groups {
+		if err := h.joinNow(e.ctx, c, g, nil); err != nil {
+			h.engine.log.Warn("a connection did not join one of its initial groups",
+				"hub", h.name, "connection", c.id, "group", g, "error", err)
+		}
+	}
+	return nil
+}
+
+// appear puts c into the hub's tables. Whoever finds it there cannot end it
+// before it is in all of them, nor can the engine close meanwhile.
+func (h *Hub) appear(c *Conn, takeOver bool) error {
+	e := h.engine
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.closing {
+		return errEngineClosed
+	}
+	if err := h.claim(c, takeOver); err != nil {
+		return err
+	}
+	e.connOpened(c)
+	c.shard.post(entry{op: opOpen, conn: c, message: &Message{Kind: KindConnected, ConnID: c.id, User: c.user}})
+	c.everyone = membership{conn: c, group: h.all}
+	h.all.add(&c.everyone)
+	if c.user != "" {
+		c.byUser.conn = c
+		h.users.join(c, string(c.user), &c.byUser)
+	}
+	return nil
+}
+
+// claim puts c into the hub's table under its id, in place of an older
+// connection if takeOver allows.
+func (h *Hub) claim(c *Conn, takeOver bool) error {
+	for {
+		old := h.conns.insert(c)
+		if old == nil {
+			return nil
+		}
+		if !takeOver || old.subprotocol != c.subprotocol || old.user != c.user {
+			return &Error{
+				Code: CodeConflict, Rule: "connection.id", Target: "connectionId",
+				Message: "The connection id is in use by a connection of another kind or another user.",
+				Detail:  "connection " + string(c.id),
+			}
+		}
+		old.Abort(EndTakenOver, "A newer connection with the same id took over.")
+	}
+}

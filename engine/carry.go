@@ -1,0 +1,287 @@
+package engine
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/fanfare/fanfare/engine/filter"
+)
+
+// ask carries c out here and on every other node, and merges the answers.
+func (h *Hub) ask(ctx context.Context, c *Command) (Answer, error) {
+	sum := h.carryOut(ctx, c)
+	if sum.Err != nil {
+		return sum, sum.Err
+	}
+	bp := h.engine.backplane
+	if bp == nil || c.Target.Kind == TargetConn && sum.Count > 0 {
+		return sum, nil
+	}
+	answers, err := bp.Ask(ctx, c)
+	if err != nil {
+		return sum, err
+	}
+	for _, a := range answers {
+		if a.Err != nil {
+			return sum, a.Err
+		}
+		sum.Count += a.Count
+		sum.Members = append(sum.Members, a.Members...)
+	}
+	if c.Verb == VerbList {
+		sum.Members = firstMembers(sum.Members, c.Limit+1)
+	}
+	return sum, nil
+}
+
+// receive is the engine's end of the backplane.
+func (e *Engine) receive(ctx context.Context, c *Command) *Answer {
+	h := e.lookup(c.Hub)
+	if h == nil {
+		return &Answer{}
+	}
+	a := h.carryOut(ctx, c)
+	return &a
+}
+
+// carryOut does c on this node alone.
+func (h *Hub) carryOut(ctx context.Context, c *Command) Answer {
+	if c.Verb == VerbSend && c.Filter == "" && c.Target.Kind != TargetConn {
+		if g := h.find(c.Target); g != nil {
+			h.publish(g, c.Message, h.here(c.Message), h.resolve(c.Excluded))
+			return Answer{Count: 1}
+		}
+		return Answer{}
+	}
+	if c.Verb == VerbExists && c.Target.Kind != TargetConn {
+		if g := h.find(c.Target); g != nil {
+			return Answer{Count: g.count()}
+		}
+		return Answer{}
+	}
+	conns, err := h.selected(c)
+	if err != nil {
+		return Answer{Err: asError(err)}
+	}
+	a := Answer{Count: len(conns)}
+	switch c.Verb {
+	case VerbSend:
+		h.sendTo(conns, c.Message)
+	case VerbClose:
+		text := "Application server closed the connection."
+		if c.Text != "" {
+			text += " Reason: " + c.Text
+		}
+		for _, conn := range conns {
+			conn.End(EndServer, CloseNormal, text, "")
+		}
+	case VerbJoin:
+		a.Err = h.joinAll(ctx, conns, c.Groups)
+	case VerbLeave:
+		for _, conn := range conns {
+			for _, g := range c.Groups {
+				conn.leave(g)
+			}
+		}
+	case VerbLeaveAll:
+		for _, conn := range conns {
+			for _, g := range conn.groupNames() {
+				conn.leave(g)
+			}
+		}
+	case VerbList:
+		a.Members = listMembers(conns, c.After, c.Limit+1)
+	case VerbGrant, VerbRevoke:
+		for _, conn := range conns {
+			if err := conn.permit(c.Permission, c.Groups[0], c.Verb == VerbGrant); err != nil {
+				a.Err = asError(err)
+			}
+		}
+	case VerbPermitted:
+		if a.Count > 0 && !conns[0].Permitted(c.Permission, c.Groups[0]) {
+			a.Count = 0
+		}
+	}
+	return a
+}
+
+func (h *Hub) joinAll(ctx context.Context, conns []*Conn, groups []GroupName) *Error {
+	for _, conn := range conns {
+		for _, g := range groups {
+			if err := h.joinNow(ctx, conn, g, nil); err != nil && CodeOf(err) != CodeClosed {
+				return asError(err)
+			}
+		}
+	}
+	return nil
+}
+
+// find returns the target's group, nil if it has no member here.
+func (h *Hub) find(t Target) *group {
+	switch t.Kind {
+	case TargetGroup:
+		return h.groups.find(t.Name)
+	case TargetUser:
+		return h.users.find(t.Name)
+	}
+	return h.all
+}
+
+// selected returns the target's connections here, less the excluded ones and
+// those that the filter does not select.
+func (h *Hub) selected(c *Command) ([]*Conn, error) {
+	var conns []*Conn
+	if c.Target.Kind == TargetConn {
+		if conn := h.conns.find(ConnID(c.Target.Name)); conn != nil {
+			conns = []*Conn{conn}
+		}
+	} else if g := h.find(c.Target); g != nil {
+		conns = g.snapshot()
+	}
+	if out := h.resolve(c.Excluded); len(out) > 0 {
+		conns = slices.DeleteFunc(conns, func(conn *Conn) bool { return slices.Contains(out, conn) })
+	}
+	if c.Filter == "" || len(conns) == 0 {
+		return conns, nil
+	}
+	f, err := filter.Parse(c.Filter)
+	if err != nil {
+		return nil, &Error{Code: CodeInvalid, Rule: "filter", Target: "filter", Message: err.Error()}
+	}
+	var subject filter.Subject
+	return slices.DeleteFunc(conns, func(conn *Conn) bool {
+		subject = filter.Subject{
+			ConnectionID: string(conn.id), UserID: string(conn.user), Protocol: conn.subprotocol, Groups: connGroups{conn},
+		}
+		return !f.Match(&subject)
+	}), nil
+}
+
+// connGroups lets filters see a connection's groups.
+type connGroups struct{ c *Conn }
+
+func (g connGroups) Has(name string) bool {
+	g.c.mu.Lock()
+	defer g.c.mu.Unlock()
+	return g.c.find(GroupName(name)) >= 0
+}
+
+func (g connGroups) Len() int {
+	g.c.mu.Lock()
+	defer g.c.mu.Unlock()
+	return len(g.c.memberships)
+}
+
+func (g connGroups) All() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, name := range g.c.groupNames() {
+			if !yield(string(name)) {
+				return
+			}
+		}
+	}
+}
+
+// resolve returns those of ids that are open here.
+func (h *Hub) resolve(ids []ConnID) []*Conn {
+	var conns []*Conn
+	for _, id := range ids {
+		if c := h.conns.find(id); c != nil && !slices.Contains(conns, c) {
+			conns = append(conns, c)
+		}
+	}
+	return conns
+}
+
+// here returns m's sender if m leaves it out and it is open here.
+func (h *Hub) here(m *Message) *Conn {
+	if !m.NoEcho || m.Sender == "" {
+		return nil
+	}
+	return h.conns.find(m.Sender)
+}
+
+// publish queues m for the members of g, once for each shard that has some, but
+// not for sender (nil for none) and not for out.
+func (h *Hub) publish(g *group, m *Message, sender *Conn, out []*Conn) {
+	var few [16]int
+	on := few[:0]
+	g.mu.Lock()
+	for i, n := range g.perShard {
+		if n > 0 {
+			on = append(on, i)
+		}
+	}
+	g.mu.Unlock()
+	for _, i := range on {
+		h.engine.shards[i].post(entry{op: opPublish, group: g, message: m, conn: sender, conns: out})
+	}
+}
+
+// sendTo queues m for each of conns.
+func (h *Hub) sendTo(conns []*Conn, m *Message) {
+	if len(conns) == 1 {
+		conns[0].Post(m)
+		return
+	}
+	parts := make([][]*Conn, len(h.engine.shards))
+	for _, c := range conns {
+		parts[c.shard.index] = append(parts[c.shard.index], c)
+	}
+	for i, part := range parts {
+		if len(part) > 0 {
+			h.engine.shards[i].post(entry{op: opSelected, conns: part, message: m})
+		}
+	}
+}
+
+// beginSend publishes what a client sent to a group. What remains to wait for
+// is a shard whose queue is full.
+func (h *Hub) beginSend(c *Conn, r *Request) (wait func() error, _ error) {
+	e := h.engine
+	m := &Message{
+		Kind: KindData, Group: r.Group, From: c.user, Sender: c.id, NoEcho: r.NoEcho,
+		Payload: r.Payload, Metadata: r.Metadata, Attributes: r.Attributes,
+	}
+	if r.TTL > 0 {
+		m.Expires = e.clock.Now().Add(r.TTL)
+	}
+	e.counters.published(m)
+	if g := h.groups.find(string(r.Group)); g != nil {
+		var sender *Conn
+		if r.NoEcho {
+			sender = c
+		}
+		h.publish(g, m, sender, nil)
+	}
+	if e.backplane != nil {
+		err := e.backplane.Tell(e.ctx, &Command{
+			Hub: h.name, Verb: VerbSend, Target: Target{TargetGroup, string(r.Group)}, Message: m,
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if e.overfull() {
+		return func() error { return e.waitRoom(e.ctx) }, nil
+	}
+	return nil, nil
+}
+
+// listMembers returns the first limit of conns after the given id.
+func listMembers(conns []*Conn, after ConnID, limit int) []Member {
+	var members []Member
+	for _, c := range conns {
+		if c.id > after {
+			members = append(members, Member{c.id, c.user})
+		}
+	}
+	return firstMembers(members, limit)
+}
+
+func firstMembers(members []Member, limit int) []Member {
+	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(string(a.ConnID), string(b.ConnID)) })
+	return members[:min(len(members), limit)]
+}

@@ -1,0 +1,298 @@
+package engine
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Conn is the engine's record of a logical connection. Its exported methods may
+// be called concurrently and never wait, but for those that take a context.
+type Conn struct {
+	// Owned by the shard.
+	sink         Sink
+	codec        *encoder
+	lag          *lagged // what it owes; nil while in step
+	seq          SequenceID
+	plan         int32 // 1 + its place in the turn's plans; 0 for none
+	owedMessages int32
+	state        connState
+	missed       uint8 // keep-alive intervals without a sign of life
+	wireDone     bool  // the far end has said goodbye
+
+	// Fixed at birth.
+	numbered    bool
+	quiet       bool // raises no events (in-process subscribers)
+	id          ConnID
+	user        UserID
+	subprotocol string
+	hub         *Hub
+	shard       *shard
+	encoding    Encoding
+	details     any
+	pings       time.Duration
+	resume      func()
+	endedFunc   func()
+
+	heard  atomic.Bool
+	ending atomic.Bool // mirrors over, for those who may not lock
+	owed   atomic.Int64
+
+	everyone membership // in hub.all
+	byUser   membership // in the user's group, if there is a user
+
+	mu           sync.Mutex // guards the rest; groups and shard queues are locked under it
+	isOver       bool
+	grants       *grants
+	overrides    overrides
+	memberships  []*membership
+	index        map[GroupName]int // of memberships, once there are many
+	acks         ackSet
+	nextEvent    uint64
+	handlerState HandlerState
+	lane         lane
+}
+
+// ID returns the connection's id, unique in its hub.
+func (c *Conn) ID() ConnID { return c.id }
+
+// Hub returns the connection's hub.
+func (c *Conn) Hub() *Hub { return c.hub }
+
+// UserID returns the connection's user, empty if it has none.
+func (c *Conn) UserID() UserID { return c.user }
+
+// Subprotocol returns the name of the subprotocol, empty for a raw connection.
+func (c *Conn) Subprotocol() string { return c.subprotocol }
+
+// Post queues m for this connection alone, behind all that was queued before.
+// What is posted to a connection that is over is dropped.
+func (c *Conn) Post(m *Message) { c.shard.post(entry{op: opPost, conn: c, message: m}) }
+
+// Heard notes a sign of life: a door calls it for whatever it reads.
+func (c *Conn) Heard() {
+	if !c.heard.Load() {
+		c.heard.Store(true)
+	}
+}
+
+// Writable tells that the sink has room again.
+func (c *Conn) Writable() { c.shard.post(entry{op: opWritable, conn: c}) }
+
+// End ends the connection politely from the server's side: what is queued still
+// goes out, then, if text is not empty, a KindDisconnected that says it, then a
+// KindClose with code and closeText. If the far end does not close within
+// [Limits].CloseTimeout the connection is cut. Ending twice does nothing.
+func (c *Conn) End(reason EndReason, code CloseCode, text, closeText string) {
+	why := text
+	if why == "" {
+		why = closeText
+	}
+	if c.over(reason, code, why) {
+		c.shard.post(entry{op: opFinish, conn: c, closing: &closing{text, code, closeText}})
+	}
+}
+
+// Abort cuts the connection without a word. detail goes to the log and the
+// disconnected event.
+func (c *Conn) Abort(reason EndReason, detail string) {
+	c.over(reason, CloseAbnormal, detail)
+	c.shard.post(entry{op: opAbort, conn: c})
+}
+
+// Gone tells that the far end said goodbye with code and text, which the engine
+// answers with a KindClose of the same code before it closes the sink; or, with
+// CloseAbnormal, that the wire is lost.
+func (c *Conn) Gone(code CloseCode, text string) {
+	reason := EndClient
+	if code == CloseAbnormal {
+		reason = EndLost
+	}
+	c.over(reason, code, text)
+	c.shard.post(entry{op: opGone, conn: c, polite: code != CloseAbnormal, closing: &closing{code: code}})
+}
+
+// over makes the logical connection end: it leaves the hub, its groups and its
+// user, and disconnected is raised. It reports false if it was over already.
+// What remains of it is the sink, which the shard closes in its time.
+func (c *Conn) over(reason EndReason, code CloseCode, text string) bool {
+	c.mu.Lock()
+	if c.isOver {
+		c.mu.Unlock()
+		return false
+	}
+	c.isOver = true
+	c.ending.Store(true)
+	left := c.memberships
+	c.memberships, c.index = nil, nil
+	cancel := c.lane.cancel
+	c.mu.Unlock() // enter holds it until c is in all its tables
+
+	if cancel != nil {
+		cancel()
+	}
+	h := c.hub
+	h.conns.remove(c)
+	for _, m := range left {
+		h.leaveTable(&h.groups, m)
+	}
+	if c.user != "" {
+		h.leaveTable(&h.users, &c.byUser)
+	}
+	h.all.remove(&c.everyone)
+	h.neglect(Target{Kind: TargetAll})
+	h.engine.connOver(c, reason, code, text)
+	if c.endedFunc != nil {
+		c.endedFunc()
+	}
+	h.raiseDisconnected(c, text)
+	return true
+}
+
+// find returns the place of g in c.memberships, or -1. c.mu is held.
+func (c *Conn) find(g GroupName) int {
+	if c.index != nil {
+		if i, ok := c.index[g]; ok {
+			return i
+		}
+		return -1
+	}
+	for i, m := range c.memberships {
+		if m.group.name == string(g) {
+			return i
+		}
+	}
+	return -1
+}
+
+// manyGroups is how many memberships a connection searches one by one.
+const manyGroups = 16
+
+// join puts c into g and reports whether it was not in it before. The options
+// of a member are replaced.
+func (c *Conn) join(g GroupName, options any) (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.isOver {
+		return false, errConnOver
+	}
+	if i := c.find(g); i >= 0 {
+		// Only shards read options, through membershipOptions, under c.mu.
+		c.memberships[i].options = options
+		return false, nil
+	}
+	if most := c.hub.engine.limits.GroupsPerConnection; len(c.memberships) >= most {
+		return false, Errorf(CodeTooLarge, "limits.groupsPerConnection",
+			"The connection is in %d groups already, the most that is allowed.", most)
+	}
+	m := &membership{conn: c, options: options}
+	c.hub.groups.join(c, string(g), m)
+	c.hub.engine.counters.memberships.Add(1)
+	c.memberships = append(c.memberships, m)
+	if c.index != nil {
+		c.index[g] = len(c.memberships) - 1
+	} else if len(c.memberships) > manyGroups {
+		c.index = make(map[GroupName]int, 2*manyGroups)
+		for i, m := range c.memberships {
+			c.index[GroupName(m.group.name)] = i
+		}
+	}
+	return true, nil
+}
+
+// leave takes c out of g and reports whether it was in it.
+func (c *Conn) leave(g GroupName) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := c.find(g)
+	if i < 0 {
+		return false
+	}
+	c.drop(i)
+	return true
+}
+
+// drop takes c out of its i-th group. c.mu is held.
+func (c *Conn) drop(i int) {
+	m := c.memberships[i]
+	last := len(c.memberships) - 1
+	moved := c.memberships[last]
+	c.memberships[i] = moved
+	c.memberships[last] = nil
+	c.memberships = c.memberships[:last]
+	if c.index != nil {
+		c.index[GroupName(moved.group.name)] = i
+		delete(c.index, GroupName(m.group.name))
+	}
+	c.hub.leaveTable(&c.hub.groups, m)
+}
+
+// groupNames returns the names of c's groups.
+func (c *Conn) groupNames() []GroupName {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	names := make([]GroupName, len(c.memberships))
+	for i, m := range c.memberships {
+		names[i] = GroupName(m.group.name)
+	}
+	return names
+}
+
+// membershipOptions returns the options with which c joined m's group. It is
+// called by the shard.
+func (c *Conn) membershipOptions(m *Message) any {
+	if m.Group == "" {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := c.find(m.Group); i >= 0 {
+		return c.memberships[i].options
+	}
+	return nil
+}
+
+// Permitted reports whether the connection may do p to g.
+func (c *Conn) Permitted(p Permission, g GroupName) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if allowed, ok := c.overrides[overrideKey{p, g}]; ok {
+		return allowed
+	}
+	return c.grants.of(p).allows(g)
+}
+
+// permit overrides what the roles say about p on g.
+func (c *Conn) permit(p Permission, g GroupName, allowed bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.overrides.set(p, g, allowed) {
+		return &Error{
+			Code: CodeConflict, Rule: "limits.permissions", Target: "Connection",
+			Message: "The connection has 1000 rules for this permission already, the most that is allowed.",
+		}
+	}
+	return nil
+}
+
+// eventContext returns the context of c's next event.
+func (c *Conn) eventContext() EventContext {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id := c.nextEvent
+	c.nextEvent++
+	return EventContext{
+		Hub: c.hub.name, ConnID: c.id, UserID: c.user, Subprotocol: c.subprotocol,
+		ID: id, Time: c.hub.engine.clock.Now(), State: c.handlerState, Details: c.details,
+	}
+}
+
+// updateState lets a handler's reply change what the handler keeps with c.
+func (c *Conn) updateState(update func(HandlerState) HandlerState) {
+	if update == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.handlerState = update(c.handlerState)
+}

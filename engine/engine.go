@@ -1,0 +1,396 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// Engine is a set of hubs and the shards that write to their connections. All
+// methods may be called concurrently.
+type Engine struct {
+	node       NodeID
+	limits     Limits
+	log        *slog.Logger
+	observer   Observer
+	clock      Clock
+	backplane  Backplane
+	hubOptions func(HubName) *HubOptions
+
+	shards    []*shard
+	nextShard atomic.Uint32
+	roles     rolesCache
+	laggards  laggards
+	interests interests
+	counters  counters
+
+	ctx    context.Context // ends with the engine
+	cancel context.CancelFunc
+
+	mu       sync.RWMutex // guards the rest
+	hubs     map[HubName]*Hub
+	draining bool          // admits nobody
+	closing  bool          // opens nobody
+	idle     chan struct{} // closed when the last connection ends; nil while nobody waits
+
+	workMu  sync.RWMutex
+	stopped bool           // guarded by workMu; nothing is spawned any more
+	work    sync.WaitGroup // goroutines of lanes and notifiers
+	once    sync.Once
+}
+
+var (
+	errEngineClosed = &Error{Code: CodeClosed, Rule: "engine.closed", Message: "The engine is closed."}
+	errConnOver     = &Error{Code: CodeClosed, Rule: "connection.over", Message: "The connection has ended."}
+)
+
+// New returns a running engine; nil options mean the defaults. It fails only if
+// the backplane does not start. The caller ends it with Shutdown or Close.
+func New(o *Options) (*Engine, error) {
+	if o == nil {
+		o = &Options{}
+	}
+	e := &Engine{
+		node: o.NodeID, limits: o.Limits.withDefaults(), log: o.Logger, observer: o.Observer,
+		clock: o.Clock, backplane: o.Backplane, hubOptions: o.Hubs, hubs: make(map[HubName]*Hub),
+	}
+	if e.node == "" {
+		var b [8]byte
+		rand.Read(b[:])
+		e.node = NodeID(hex.EncodeToString(b[:]))
+	}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	if e.clock == nil {
+		e.clock = systemClock{}
+	}
+	n := o.Shards
+	if n <= 0 {
+		n = runtime.GOMAXPROCS(0)
+	}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	for i := range n {
+		e.shards = append(e.shards, newShard(e, i))
+	}
+	for _, s := range e.shards {
+		go s.loop() // ends with opStop, which Close posts and waits for
+	}
+	if e.backplane != nil {
+		if err := e.backplane.Start(e.ctx, e.receive); err != nil {
+			e.Close()
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+// NodeID returns the engine's name among those that share a backplane.
+func (e *Engine) NodeID() NodeID { return e.node }
+
+// Limits returns the limits in force, defaults filled in.
+func (e *Engine) Limits() Limits { return e.limits }
+
+// Hub returns the named hub, which is made on first use. name comes from [ParseHubName].
+func (e *Engine) Hub(name HubName) *Hub {
+	if h := e.lookup(name); h != nil {
+		return h
+	}
+	h := newHub(e, name)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if have := e.hubs[name]; have != nil {
+		return have
+	}
+	e.hubs[name] = h
+	return h
+}
+
+func (e *Engine) lookup(name HubName) *Hub {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.hubs[name]
+}
+
+func (e *Engine) allHubs() []*Hub {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	hubs := make([]*Hub, 0, len(e.hubs))
+	for _, h := range e.hubs {
+		hubs = append(hubs, h)
+	}
+	return hubs
+}
+
+// Reload asks Options.Hubs again for the settings of every hub. Connections
+// stay; the next event goes by the new rules.
+func (e *Engine) Reload() {
+	for _, h := range e.allHubs() {
+		h.configure()
+	}
+}
+
+// Draining reports whether the engine takes no new connections any more.
+func (e *Engine) Draining() bool {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.draining
+}
+
+// Shutdown drains: it admits nobody any more, lets every client have what is
+// queued for it, tells it and closes it with [CloseGoingAway], waits for events
+// that are under way, and then closes. If ctx ends first it closes at once and
+// returns ctx's error.
+func (e *Engine) Shutdown(ctx context.Context) error {
+	e.mu.Lock()
+	e.draining = true
+	if e.idle == nil {
+		e.idle = make(chan struct{})
+	}
+	idle := e.idle
+	e.mu.Unlock()
+	for _, h := range e.allHubs() {
+		for _, c := range h.all.snapshot() {
+			c.End(EndShutdown, CloseGoingAway, "The service is going away.", "")
+		}
+	}
+	e.checkIdle()
+	done := make(chan struct{})
+	go func() { // ends with the work, which Close cancels
+		<-idle
+		e.work.Wait()
+		close(done)
+	}()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	return errors.Join(err, e.Close())
+}
+
+// Close cuts every connection and returns once nothing of the engine runs any
+// more. It may be called twice.
+func (e *Engine) Close() error {
+	var err error
+	e.once.Do(func() {
+		e.mu.Lock()
+		e.draining, e.closing = true, true
+		e.mu.Unlock()
+		for _, h := range e.allHubs() {
+			for _, c := range h.all.snapshot() {
+				c.Abort(EndShutdown, "The service is going away.")
+			}
+		}
+		e.workMu.Lock()
+		e.stopped = true
+		e.workMu.Unlock()
+		e.cancel()
+		e.work.Wait()
+		for _, s := range e.shards {
+			s.post(entry{op: opStop})
+		}
+		for _, s := range e.shards {
+			<-s.done
+		}
+		if e.backplane != nil {
+			err = e.backplane.Close()
+		}
+	})
+	return err
+}
+
+// spawn runs f on a goroutine that Close waits for. It reports false, and runs
+// nothing, once the engine is closed.
+func (e *Engine) spawn(f func()) bool {
+	e.workMu.RLock()
+	defer e.workMu.RUnlock()
+	if e.stopped {
+		return false
+	}
+	e.work.Go(f)
+	return true
+}
+
+// reserve takes a place for one more connection.
+func (e *Engine) reserve() error {
+	if e.Draining() {
+		return Errorf(CodeUnavailable, "engine.draining", "This node is going away and takes no new connections.")
+	}
+	n := e.counters.reserved.Add(1)
+	if most := int64(e.limits.Connections); most > 0 && n > most {
+		e.counters.reserved.Add(-1)
+		return Errorf(CodeUnavailable, "limits.connections", "This node has %d connections, the most that is allowed.", most)
+	}
+	return nil
+}
+
+func (e *Engine) unreserve() {
+	e.counters.reserved.Add(-1)
+	e.checkIdle()
+}
+
+// checkIdle wakes Shutdown when the last sink is closed.
+func (e *Engine) checkIdle() {
+	if e.counters.reserved.Load() > 0 {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.draining && e.idle != nil {
+		select {
+		case <-e.idle:
+		default:
+			close(e.idle)
+		}
+	}
+}
+
+// shardFor picks a shard for a new connection, in turn.
+func (e *Engine) shardFor() *shard {
+	return e.shards[e.nextShard.Add(1)%uint32(len(e.shards))]
+}
+
+func (e *Engine) connOpened(c *Conn) {
+	e.counters.connections.Add(1)
+	e.counters.opened.Add(1)
+	if e.observer.ConnOpened != nil {
+		e.observer.ConnOpened(c.hub.name)
+	}
+}
+
+// connOver notes that a logical connection is over.
+func (e *Engine) connOver(c *Conn, reason EndReason, code CloseCode, text string) {
+	e.counters.connections.Add(-1)
+	e.counters.ended.Add(1)
+	if e.observer.ConnEnded != nil {
+		e.observer.ConnEnded(c.hub.name, code, reason)
+	}
+	level := slog.LevelDebug
+	switch reason {
+	case EndSlow, EndOverload, EndProtocol:
+		level = slog.LevelWarn
+	}
+	e.log.Log(e.ctx, level, "a connection ended", "hub", c.hub.name, "connection", c.id, "user", c.user,
+		"reason", reason, "code", code, "text", text)
+}
+
+// closed notes that a connection's sink is closed.
+func (e *Engine) closed(*Conn) { e.unreserve() }
+
+// span begins a traced operation.
+func (e *Engine) span(ctx context.Context, name string, h HubName) (context.Context, func(error)) {
+	if e.observer.Span == nil {
+		return ctx, func(error) {}
+	}
+	return e.observer.Span(ctx, name, h)
+}
+
+func (e *Engine) overfull() bool {
+	for _, s := range e.shards {
+		if s.overfull() {
+			return true
+		}
+	}
+	return false
+}
+
+// waitRoom waits until no shard's queue is over its bounds.
+func (e *Engine) waitRoom(ctx context.Context) error {
+	for _, s := range e.shards {
+		if err := s.waitRoom(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// logFailure logs err with everything that an *Error knows.
+func (e *Engine) logFailure(what string, err error, args ...any) {
+	var ee *Error
+	if errors.As(err, &ee) {
+		args = append(args, "rule", ee.Rule, "status", ee.Status, "detail", ee.Detail)
+	}
+	e.log.Warn(what, append(args, "error", err)...)
+}
+
+// contextError says what ended ctx.
+func contextError(ctx context.Context, rule string) error {
+	code, text := CodeClosed, "The caller went away before it was done."
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		code, text = CodeTimeout, "It took longer than allowed."
+	}
+	return &Error{Code: code, Rule: rule + ".timeout", Message: text, Err: context.Cause(ctx)}
+}
+
+func asError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &Error{Code: CodeInternal, Message: "Internal server error", Err: err}
+}
+
+// Stats are an engine's counters: what there is now, then totals since the start.
+type Stats struct {
+	Hubs, Connections, Groups, Memberships int64
+	// Queued is what connections are owed because they read slowly.
+	QueuedMessages, QueuedBytes int64
+
+	Opened, Ended int64
+	// In is what clients and servers published; Out is deliveries that a sink took.
+	MessagesIn, BytesIn   int64
+	MessagesOut, BytesOut int64
+	// Dropped is deliveries lost to connections that were ended with messages waiting.
+	Dropped int64
+}
+
+// Stats returns a snapshot of the counters.
+func (e *Engine) Stats() Stats {
+	c := &e.counters
+	st := Stats{
+		Connections: c.connections.Load(), Groups: c.groups.Load(), Memberships: c.memberships.Load(),
+		QueuedMessages: e.laggards.messages.Load(), QueuedBytes: e.laggards.bytes.Load(),
+		Opened: c.opened.Load(), Ended: c.ended.Load(), MessagesIn: c.messagesIn.Load(), BytesIn: c.bytesIn.Load(),
+	}
+	e.mu.RLock()
+	st.Hubs = int64(len(e.hubs))
+	e.mu.RUnlock()
+	for _, s := range e.shards {
+		st.MessagesOut += s.delivered.Load()
+		st.BytesOut += s.deliveredBytes.Load()
+		st.Dropped += s.dropped.Load()
+	}
+	return st
+}
+
+type counters struct {
+	reserved            atomic.Int64 // admissions and sinks that are not closed yet
+	connections, groups atomic.Int64
+	memberships         atomic.Int64
+	opened, ended       atomic.Int64
+	messagesIn, bytesIn atomic.Int64
+}
+
+func (c *counters) published(m *Message) {
+	c.messagesIn.Add(1)
+	c.bytesIn.Add(int64(len(m.Payload.Data)))
+}
+
+func (c *counters) groupMade(k TargetKind) {
+	if k == TargetGroup {
+		c.groups.Add(1)
+	}
+}
+
+func (c *counters) groupGone(k TargetKind) {
+	if k == TargetGroup {
+		c.groups.Add(-1)
+	}
+}

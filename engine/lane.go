@@ -1,0 +1,227 @@
+package engine
+
+import (
+	"context"
+	"time"
+)
+
+// Request is one data request of a client. Once handed over it must not change.
+type Request struct {
+	Op    Op
+	Group GroupName
+	Event EventName
+	// AckID is the client's number for the request; HasAck says that it gave
+	// one. A number that has succeeded before is answered with CodeDuplicate.
+	AckID  AckID
+	HasAck bool
+	// NoEcho leaves the sender out of what it publishes.
+	NoEcho   bool
+	Payload  Payload
+	Metadata Metadata
+	// TTL is how long an undelivered message is worth delivering; 0 for ever.
+	TTL time.Duration
+	// Membership is opaque and stays with the membership (OpJoin).
+	Membership any
+	// Attributes are opaque and travel with the message or event.
+	Attributes any
+	// Unchecked skips the permission check, where the door has a rule of its own.
+	Unchecked bool
+	// CancelOnEnd cancels the handler's call when the connection ends.
+	CancelOnEnd bool
+	// OnReply, if set, gets an event's reply, before done is called; otherwise
+	// the reply's payload is sent to the connection.
+	OnReply func(*EventReply)
+}
+
+// Op says what a [Request] asks for.
+type Op uint8
+
+// The operations.
+const (
+	OpJoin Op = iota + 1
+	OpLeave
+	OpSend
+	OpEvent
+)
+
+// lane runs one connection's requests, in order. It costs nothing while idle.
+type lane struct {
+	busy   bool
+	paused bool // Do has reported false and resume is owed
+	queue  []laneItem
+	cancel context.CancelFunc // ends the event under way, if it ends with the connection
+}
+
+type laneItem struct {
+	request *Request
+	done    func(error)
+}
+
+// Do carries r out after all that was asked before it. done is called exactly
+// once with the outcome, perhaps before Do returns, perhaps on another
+// goroutine, and must not block; what r made the engine send to this connection
+// is queued by then. Do never waits. It reports false when the lane is full:
+// the door then stops reading until OpenOptions.Resume is called.
+func (c *Conn) Do(r *Request, done func(error)) bool {
+	c.mu.Lock()
+	if c.lane.busy {
+		most := c.hub.engine.limits.PendingEvents
+		if len(c.lane.queue) >= 2*most {
+			c.mu.Unlock()
+			done(Errorf(CodeUnavailable, "limits.pendingEvents", "The connection has %d requests waiting, the most that is allowed.", 2*most))
+			return false
+		}
+		c.lane.queue = append(c.lane.queue, laneItem{r, done})
+		full := len(c.lane.queue) >= most
+		c.lane.paused = c.lane.paused || full
+		c.mu.Unlock()
+		return !full
+	}
+	c.lane.busy = true
+	c.mu.Unlock()
+	c.run(laneItem{r, done})
+	return true
+}
+
+// run carries out it and then what queued behind it. Whatever has to wait goes
+// on in a goroutine of its own, so that the caller never does.
+func (c *Conn) run(it laneItem) {
+	for {
+		wait, err := c.begin(it.request)
+		if wait != nil {
+			e := c.hub.engine
+			this := it
+			if e.spawn(func() {
+				c.complete(this, wait())
+				if next, ok := c.next(); ok {
+					c.run(next)
+				}
+			}) {
+				return
+			}
+			err = errEngineClosed
+		}
+		c.complete(it, err)
+		var ok bool
+		if it, ok = c.next(); !ok {
+			return
+		}
+	}
+}
+
+func (c *Conn) complete(it laneItem, err error) {
+	if err == nil && it.request.HasAck {
+		c.mu.Lock()
+		c.acks.add(it.request.AckID)
+		c.mu.Unlock()
+	}
+	it.done(err)
+}
+
+// next takes the lane's next request, or leaves the lane idle.
+func (c *Conn) next() (laneItem, bool) {
+	c.mu.Lock()
+	l := &c.lane
+	if len(l.queue) == 0 {
+		l.busy, l.queue = false, nil
+		c.mu.Unlock()
+		return laneItem{}, false
+	}
+	it := l.queue[0]
+	l.queue[0] = laneItem{}
+	l.queue = l.queue[1:]
+	resume := l.paused && len(l.queue) <= c.hub.engine.limits.PendingEvents/2
+	if resume {
+		l.paused = false
+	}
+	c.mu.Unlock()
+	if resume && c.resume != nil {
+		c.resume()
+	}
+	return it, true
+}
+
+// begin does what of r can be done without waiting, and returns the rest.
+func (c *Conn) begin(r *Request) (wait func() error, _ error) {
+	if r.HasAck {
+		c.mu.Lock()
+		duplicate := c.acks.has(r.AckID)
+		c.mu.Unlock()
+		if duplicate {
+			return nil, Errorf(CodeDuplicate, "ack.duplicate", "Message with ack-id: %d has been processed", r.AckID)
+		}
+	}
+	h := c.hub
+	switch r.Op {
+	case OpJoin:
+		if err := c.check(r, JoinLeaveGroup, "join"); err != nil {
+			return nil, err
+		}
+		return h.beginJoin(c, r.Group, r.Membership)
+	case OpLeave:
+		if err := c.check(r, JoinLeaveGroup, "leave"); err != nil {
+			return nil, err
+		}
+		c.leave(r.Group)
+		return nil, nil
+	case OpSend:
+		if err := c.check(r, SendToGroup, "send to"); err != nil {
+			return nil, err
+		}
+		return h.beginSend(c, r)
+	case OpEvent:
+		return func() error { return h.raiseUserEvent(c, r) }, nil
+	}
+	return nil, Errorf(CodeUnsupported, "request.op", "Unknown request.")
+}
+
+func (c *Conn) check(r *Request, p Permission, verb string) error {
+	if r.Unchecked || c.Permitted(p, r.Group) {
+		return nil
+	}
+	return &Error{
+		Code: CodeForbidden, Rule: "permission." + p.String(), Target: "group",
+		Message: "No permission to " + verb + " group '" + string(r.Group) + "': it takes the role webpubsub." +
+			p.String() + " or webpubsub." + p.String() + "." + string(r.Group) + ".",
+	}
+}
+
+// await calls Do and waits for the outcome, or for ctx. The request is carried
+// out even if ctx ends first.
+func (c *Conn) await(ctx context.Context, r *Request) error {
+	done := make(chan error, 1)
+	c.Do(r, func(err error) { done <- err })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return contextError(ctx, "request")
+	}
+}
+
+// JoinGroup puts the connection into g, as its client would: its roles count.
+func (c *Conn) JoinGroup(ctx context.Context, g GroupName) error {
+	return c.await(ctx, &Request{Op: OpJoin, Group: g})
+}
+
+// LeaveGroup takes the connection out of g, as its client would.
+func (c *Conn) LeaveGroup(ctx context.Context, g GroupName) error {
+	return c.await(ctx, &Request{Op: OpLeave, Group: g})
+}
+
+// SendToGroup publishes p to g, as the connection's client would. With noEcho
+// the connection itself gets no copy.
+func (c *Conn) SendToGroup(ctx context.Context, g GroupName, p Payload, noEcho bool) error {
+	return c.await(ctx, &Request{Op: OpSend, Group: g, Payload: p, NoEcho: noEcho})
+}
+
+// SendEvent raises a user event, as the connection's client would, and returns
+// the handler's reply, nil if it has none.
+func (c *Conn) SendEvent(ctx context.Context, name EventName, p Payload) (*EventReply, error) {
+	var reply *EventReply
+	err := c.await(ctx, &Request{Op: OpEvent, Event: name, Payload: p, OnReply: func(r *EventReply) { reply = r }})
+	if err != nil {
+		return nil, err
+	}
+	return reply, nil
+}

@@ -1,0 +1,113 @@
+package engine
+
+import "time"
+
+// wheel is a shard's one timer: connections that wait for a time stand in slots,
+// and idle ones cost an entry, not a timer. Owned by the shard.
+type wheel struct {
+	slots [wheelSlots][]timer
+	now   int64 // the tick that was handled last
+	start time.Time
+	count int
+	armed bool
+	due   []timer
+}
+
+const (
+	wheelSlots = 512
+	wheelTick  = 50 * time.Millisecond
+)
+
+type timerKind uint8
+
+const (
+	timerKeepAlive timerKind = iota
+	timerClose               // a polite end has taken long enough
+)
+
+type timer struct {
+	conn *Conn
+	at   int64 // tick
+	kind timerKind
+}
+
+func (w *wheel) init(now time.Time) { w.start = now }
+
+func (w *wheel) tickOf(t time.Time) int64 { return int64(t.Sub(w.start) / wheelTick) }
+
+// add lets kind come due for c at or after t, never early.
+func (w *wheel) add(c *Conn, kind timerKind, t time.Time) {
+	at := max(w.tickOf(t)+1, w.now+1)
+	slot := &w.slots[at%wheelSlots]
+	*slot = append(*slot, timer{c, at, kind})
+	w.count++
+}
+
+// advance returns the timers that are due at t. The slice is valid until the
+// next call.
+func (w *wheel) advance(t time.Time) []timer {
+	to := w.tickOf(t)
+	w.due = w.due[:0]
+	from := w.now + 1
+	if to-from >= wheelSlots { // the clock jumped: every slot once is enough
+		from = to - wheelSlots + 1
+	}
+	for tick := from; tick <= to; tick++ {
+		slot := &w.slots[tick%wheelSlots]
+		keep := (*slot)[:0]
+		for _, tm := range *slot {
+			if tm.at <= to {
+				w.due = append(w.due, tm)
+			} else {
+				keep = append(keep, tm)
+			}
+		}
+		clear((*slot)[len(keep):])
+		*slot = keep
+	}
+	w.now = max(w.now, to)
+	w.count -= len(w.due)
+	return w.due
+}
+
+// armTick sees to it that the wheel turns while anything waits on it.
+func (s *shard) armTick() {
+	if s.wheel.count == 0 || s.wheel.armed {
+		return
+	}
+	s.wheel.armed = true
+	s.engine.clock.AfterFunc(wheelTick, func() { s.post(entry{op: opTick}) })
+}
+
+func (s *shard) tick() {
+	s.wheel.armed = false
+	now := s.engine.clock.Now()
+	for _, tm := range s.wheel.advance(now) {
+		c := tm.conn
+		switch {
+		case c.state == connDead:
+		case tm.kind == timerClose:
+			s.drop(c)
+		case c.state == connOpen:
+			s.keepAlive(c, now)
+		}
+	}
+	clear(s.wheel.due)
+}
+
+// keepAlive pings c, or ends it if two intervals passed without a sign of life.
+func (s *shard) keepAlive(c *Conn, now time.Time) {
+	if c.heard.Swap(false) {
+		c.missed = 0
+	} else if c.missed++; c.missed >= 2 {
+		c.over(EndPingTimeout, CloseAbnormal, "The client did not answer pings.")
+		s.drop(c)
+		return
+	}
+	if c.lag == nil {
+		s.solo(c, wirePing)
+	}
+	s.wheel.add(c, timerKeepAlive, now.Add(c.pings))
+}
+
+var wirePing = &Message{Kind: KindWirePing}
