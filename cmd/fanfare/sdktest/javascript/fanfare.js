@@ -1,0 +1,137 @@
+'use strict';
+// What the suites share: clients for the node that go test started, and inboxes
+// that let a test wait for what a client receives instead of sleeping.
+
+const assert = require('node:assert/strict');
+const { once } = require('node:events');
+const { WebPubSubServiceClient } = require('@azure/web-pubsub');
+const { WebPubSubClient, WebPubSubJsonProtocol } = require('@azure/web-pubsub-client');
+const WebSocket = require('ws');
+
+const { FANFARE_CONNECTION_STRING: connectionString, FANFARE_ENDPOINT: endpoint, FANFARE_KEY: key } = process.env;
+
+// The SDK refuses plain HTTP unless it is told that this is meant.
+const options = { allowInsecureConnection: endpoint.startsWith('http:') };
+
+const service = (hub) => new WebPubSubServiceClient(connectionString, hub, options);
+
+// Inbox keeps what arrived, in order, until somebody asks for it.
+class Inbox {
+  #items = [];
+  #waiting = [];
+
+  push(item) {
+    const take = this.#waiting.shift();
+    if (take) take(item);
+    else this.#items.push(item);
+  }
+
+  // next resolves to the oldest item that nobody has taken yet.
+  next(what = 'a message') {
+    if (this.#items.length > 0) return Promise.resolve(this.#items.shift());
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error(`waited 10 s for ${what} and saw nothing`)), 10_000);
+      this.#waiting.push((item) => {
+        clearTimeout(timer);
+        resolve(item);
+      });
+    });
+  }
+
+  // take resolves to the next n items.
+  async take(n) {
+    const items = [];
+    while (items.length < n) items.push(await this.next(`message ${items.length + 1} of ${n} after ${JSON.stringify(items)}`));
+    return items;
+  }
+}
+
+// plainData makes binary payloads comparable: the SDK hands out ArrayBuffers.
+const plainData = (data) => (data instanceof ArrayBuffer || Buffer.isBuffer(data) ? [...new Uint8Array(data)] : data);
+
+// summary is what a test compares of a message: from whom, of what type, and what.
+function summary({ message }) {
+  const { kind, group, dataType, data } = message;
+  return kind === 'groupData' ? [`group ${group}`, dataType, plainData(data)] : ['server', dataType, plainData(data)];
+}
+
+// Every client of a test is stopped when the test ends.
+function cleanUp(t, stop) {
+  t.after(stop);
+}
+
+// client opens an SDK client of a hub. token are options of getClientAccessToken;
+// query is added to the URL, where the connect handler sees it.
+async function client(t, hub, token = {}, query = '') {
+  const { url } = await service(hub).getClientAccessToken(token);
+  const c = new WebPubSubClient(url + query, {
+    protocol: WebPubSubJsonProtocol(),
+    autoReconnect: false,
+    messageRetryOptions: { maxRetries: 0 }, // a refusal is shown at once, not after three more tries
+  });
+  c.inbox = new Inbox();
+  c.ended = new Inbox();
+  c.on('group-message', (e) => c.inbox.push(summary(e)));
+  c.on('server-message', (e) => c.inbox.push(summary(e)));
+  c.on('disconnected', (e) => c.ended.push(e.message?.message));
+  const connected = new Promise((resolve) => c.on('connected', resolve));
+  cleanUp(t, () => c.stop());
+  await c.start();
+  const { connectionId, userId } = await connected;
+  assert.ok(connectionId, 'the connected message names the connection');
+  return Object.assign(c, { connectionId, userId });
+}
+
+// raw opens a plain WebSocket, as a browser would, with the subprotocols given.
+async function raw(t, hub, { token = {}, query = '', protocols = [] } = {}) {
+  const { url } = await service(hub).getClientAccessToken(token);
+  const ws = new WebSocket(url + query, protocols);
+  ws.inbox = new Inbox();
+  ws.closed = new Inbox();
+  ws.on('message', (data, isBinary) => ws.inbox.push(isBinary ? [...data] : data.toString()));
+  ws.on('close', (code, reason) => ws.closed.push([code, reason.toString()]));
+  cleanUp(t, () => ws.terminate());
+  await once(ws, 'open');
+  return ws;
+}
+
+// refused is the HTTP status that an upgrade is refused with.
+function refused(url, protocols = []) {
+  return new Promise((resolve, reject) => {
+    const ws = new WebSocket(url, protocols);
+    ws.on('unexpected-response', (_, response) => {
+      response.resume();
+      resolve(response.statusCode);
+      ws.terminate();
+    });
+    ws.on('open', () => {
+      reject(new Error('the upgrade was accepted'));
+      ws.terminate();
+    });
+    ws.on('error', () => {}); // follows terminate
+  });
+}
+
+// only checks that a client received exactly the messages expected, and nothing
+// besides: it sends one last message to the connection, which what was answered
+// before cannot overtake, and takes all up to it.
+async function only(hub, receivers) {
+  for (const [who, [c, expected]] of Object.entries(receivers)) {
+    await service(hub).sendToConnection(c.connectionId, 'END', { contentType: 'text/plain' });
+    const seen = [];
+    for (;;) {
+      const m = await c.inbox.next(`the end of what ${who} receives, after ${JSON.stringify(seen)}`);
+      if (m[0] === 'server' && m[2] === 'END') break;
+      seen.push(m);
+    }
+    assert.deepEqual(seen, expected, `what ${who} received`);
+  }
+}
+
+const text = (data, from = 'server') => [from, 'text', data];
+const json = (data, from = 'server') => [from, 'json', data];
+const binary = (data, from = 'server') => [from, 'binary', data];
+const asText = { contentType: 'text/plain' };
+const bytes = (...b) => new Uint8Array(b).buffer;
+
+module.exports = { Inbox, asText, binary, bytes, client, connectionString, endpoint, json, key, only, options, raw, refused, service, text };
