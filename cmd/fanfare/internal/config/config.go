@@ -1,0 +1,171 @@
+// Package config is what a person can set about a node, and the one place that
+// judges it.
+//
+// [Load] reads four layers, each over the one before: the defaults, the YAML
+// file, the environment and the command line. It never stops at the first
+// mistake: the error it returns is a [Problems], with a line for each thing that
+// is wrong and the place to mend it. No line of it ever holds a [Secret].
+//
+// In the environment a key is FANFARE_ followed by its path in upper snake case:
+// limits.messageBytes is FANFARE_LIMITS_MESSAGE_BYTES. A list is written with
+// commas, or as a YAML (or JSON) list; a map, and a list of maps, as YAML or
+// JSON text that replaces the whole of it. A key of one hub has the hub's name
+// in its middle (FANFARE_HUBS_CHAT_ANONYMOUS_CONNECT_POLICY), and no name for
+// the hub "*" (FANFARE_HUBS_ANONYMOUS_CONNECT_POLICY). An empty variable counts
+// as one that is not set.
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+	"time"
+)
+
+// DevelopmentKey is the public access key of a node that was given none. It is
+// the one of Microsoft's emulator, so that connection strings move over
+// unchanged, and for that reason protects nothing.
+const DevelopmentKey Secret = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789ABCDEFGH"
+
+// Config is everything that can be set. The keys are those of the file; the doc
+// tags are what `fanfare help config` prints. A Config is not changed once it
+// has been loaded.
+type Config struct {
+	Listen           string         `key:"listen" doc:"address of HTTP: WebSocket clients, REST and health; port 0 lets the system choose"`
+	PublicEndpoint   string         `key:"publicEndpoint" doc:"what clients and tokens call this service, as in https://rt.example.com; default: the listen address"`
+	AudienceHosts    []string       `key:"audienceHosts" doc:"further host names that tokens may be addressed to, for reverse proxies"`
+	TrustedProxies   []netip.Prefix `key:"trustedProxies" doc:"addresses or networks whose X-Forwarded-For, -Host and -Proto headers are believed"`
+	Compression      Compression    `key:"compression"`
+	TLS              TLS            `key:"tls"`
+	AccessKeys       AccessKeys     `key:"accessKeys"`
+	DisableLocalAuth bool           `key:"disableLocalAuth" doc:"true: access keys, and the tokens signed with them, open nothing"`
+	Hubs             map[string]Hub `key:"hubs" doc:"settings of each hub by its name; \"*\" holds those of hubs that are not named"`
+	Limits           Limits         `key:"limits"`
+	Drain            Drain          `key:"drain"`
+	Metrics          Metrics        `key:"metrics"`
+	Log              Log            `key:"log"`
+}
+
+// Compression is about permessage-deflate (RFC 7692).
+type Compression struct {
+	Enabled bool `key:"enabled" doc:"permessage-deflate for WebSocket clients that offer it"`
+}
+
+// TLS makes the HTTP listener speak TLS once both files are set.
+type TLS struct {
+	CertFile string `key:"certFile" doc:"certificate chain in PEM; read again when it changes"`
+	KeyFile  string `key:"keyFile" doc:"private key of the certificate in PEM; read again when it changes"`
+}
+
+// AccessKeys sign client access tokens, REST requests and events.
+type AccessKeys struct {
+	Primary   Secret `key:"primary" doc:"access key, at least 32 bytes; default on loopback: the public development key"`
+	Secondary Secret `key:"secondary" doc:"a second key that is accepted too, so that one can be rotated while the other works"`
+}
+
+// Hub is the settings of one hub.
+type Hub struct {
+	AnonymousConnectPolicy string         `key:"anonymousConnectPolicy" doc:"deny or allow: whether clients may come in without a token"`
+	KeepAlive              int            `key:"webSocketKeepAliveIntervalInSeconds" doc:"seconds between pings, 1 to 120; a client silent for two of them is ended"`
+	EventHandlers          []EventHandler `key:"eventHandlers" doc:"upstreams, in order: the first one that matches gets the event"`
+}
+
+// EventHandler is one upstream of a hub.
+type EventHandler struct {
+	URLTemplate      Secret   `key:"urlTemplate" doc:"where events are posted; {hub} and {event} may stand in path and query"`
+	UserEventPattern string   `key:"userEventPattern" doc:"which user events it gets: *, one name, or a list a,b,c; wildcards allowed"`
+	SystemEvents     []string `key:"systemEvents" doc:"which of connect, connected and disconnected it gets"`
+	Auth             Auth     `key:"auth"`
+}
+
+// Auth is how the node proves itself to an upstream.
+type Auth struct {
+	Type string `key:"type" doc:"None: the signature header, and what the template's query says, are all there is"`
+}
+
+// Limits bound what strangers can make the node hold.
+type Limits struct {
+	MessageBytes               int           `key:"messageBytes" doc:"largest message, of a client or in REST"`
+	Connections                int           `key:"connections" doc:"most connections; 0: what the process's file limit allows, less a reserve"`
+	UnauthenticatedConnections int           `key:"unauthenticatedConnections" doc:"most connections that have not yet proven who they are"`
+	HandshakeTimeout           time.Duration `key:"handshakeTimeout" doc:"time a client has for TLS and for its request's headers"`
+	OutboundMessages           int           `key:"outboundMessages" doc:"messages that may wait for one connection"`
+	OutboundBytes              int           `key:"outboundBytes" doc:"bytes that may wait for one connection"`
+	TotalOutboundBytes         int           `key:"totalOutboundBytes" doc:"bytes that may wait for all connections together; 0: a quarter of memory; over it the largest laggard is ended first"`
+	GroupsPerConnection        int           `key:"groupsPerConnection" doc:"groups that one connection may be in"`
+	PendingEvents              int           `key:"pendingEvents" doc:"requests that may wait in one connection's lane, and calls under way at one handler"`
+}
+
+// Drain is about an orderly end.
+type Drain struct {
+	Timeout time.Duration `key:"timeout" doc:"time the node takes at most to end in order after SIGTERM or SIGINT"`
+}
+
+// Metrics is about the Prometheus page.
+type Metrics struct {
+	Listen string `key:"listen" doc:"address of the Prometheus page /metrics, such as 127.0.0.1:9100; default: none"`
+}
+
+// Log is about the node's own log, on standard error.
+type Log struct {
+	Level  slog.Level `key:"level" doc:"debug, info, warn or error"`
+	Format string     `key:"format" doc:"text or json"`
+}
+
+// Default returns the settings of a node that was told nothing.
+func Default() *Config {
+	return &Config{
+		Listen: "127.0.0.1:8080",
+		Limits: Limits{
+			MessageBytes:               1 << 20,
+			UnauthenticatedConnections: 1000,
+			HandshakeTimeout:           10 * time.Second,
+			OutboundMessages:           1000,
+			OutboundBytes:              16 << 20,
+			GroupsPerConnection:        10_000,
+			PendingEvents:              1024,
+		},
+		Drain: Drain{Timeout: 30 * time.Second},
+		Log:   Log{Level: slog.LevelInfo, Format: "text"},
+	}
+}
+
+// defaultHub is a hub of which nothing was said.
+func defaultHub() Hub {
+	return Hub{AnonymousConnectPolicy: "deny", KeepAlive: 20, EventHandlers: nil}
+}
+
+// Hub returns the settings of the named hub, which must be in lower case: its
+// own, those of "*", or the defaults.
+func (c *Config) Hub(name string) Hub {
+	if h, ok := c.Hubs[name]; ok {
+		return h
+	}
+	if h, ok := c.Hubs["*"]; ok {
+		return h
+	}
+	return defaultHub()
+}
+
+// Keys returns the access keys in force, the primary one first: those that were
+// set, or the development key. They are empty if local authentication is off.
+func (c *Config) Keys() []Secret {
+	switch {
+	case c.DisableLocalAuth:
+		return nil
+	case c.AccessKeys.Primary == "":
+		return []Secret{DevelopmentKey}
+	case c.AccessKeys.Secondary == "":
+		return []Secret{c.AccessKeys.Primary}
+	}
+	return []Secret{c.AccessKeys.Primary, c.AccessKeys.Secondary}
+}
+
+// Development reports whether the public development key opens this node.
+func (c *Config) Development() bool {
+	for _, k := range c.Keys() {
+		if k == DevelopmentKey {
+			return true
+		}
+	}
+	return false
+}

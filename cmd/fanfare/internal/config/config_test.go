@@ -1,0 +1,406 @@
+package config_test
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fanfare/fanfare/cmd/fanfare/internal/config"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// lines returns what Load said of a file of the given text, without its
+// directory.
+func lines(t *testing.T, text string, environ ...string) []string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "fanfare.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := config.Load(config.Sources{File: file, Environ: environ})
+	if err == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[config.Problems](err); !ok {
+		t.Fatalf("the error is a %T; want config.Problems", err)
+	}
+	return strings.Split(strings.ReplaceAll(err.Error(), filepath.Dir(file)+"/", ""), "\n")
+}
+
+// All mistakes of a file come at once, in its order, each with its place.
+func TestAllMistakesAtOnce(t *testing.T) {
+	_, warnings, err := config.Load(config.Sources{File: "testdata/mistakes.yaml"})
+	if err == nil {
+		t.Fatal("a file full of mistakes was accepted")
+	}
+	got := err.Error() + "\n"
+	for _, w := range warnings {
+		got += "warning: " + w.String() + "\n"
+	}
+	for _, secret := range []string{"topsecret", "another-secret", "user:pw"} {
+		if strings.Contains(got, secret) {
+			t.Errorf("the secret %q is in the output", secret)
+		}
+	}
+	golden := "testdata/mistakes.golden"
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+func TestOneMistake(t *testing.T) {
+	const key = "0123456789012345678901234567890123456789"
+	for _, test := range []struct {
+		name, text string
+		want       string
+	}{
+		{"empty file", "", ""},
+		{"only a comment", "# nothing\n", ""},
+		{"null leaves the default", "listen:\nhubs:\n  chat:\n", ""},
+		{"not a map", "- listen\n", "fanfare.yaml:1:1: found a list; expected a map with the keys listen, publicEndpoint, audienceHosts, trustedProxies, compression, tls, accessKeys, disableLocalAuth, hubs, limits, drain, metrics, log"},
+		{"broken YAML", "listen: [a\n", "fanfare.yaml:1:9: not valid YAML: sequence end token ']' not found"},
+		{"broken YAML beside a secret", "accessKeys:\n  primary: \"" + key + "\n", "fanfare.yaml:2:12: not valid YAML: could not find end character of double-quoted text"},
+		{"two documents", "listen: 127.0.0.1:1\n---\nlisten: 127.0.0.1:2\n", "fanfare.yaml: holds more than one YAML document; expected one"},
+		{"unknown alias", "listen: *a\n", "fanfare.yaml:1:9: the alias *a has no anchor &a before it"},
+		{"secret glued to its key", "accessKeys: {primary:" + key + "}\n", ""},
+		{"secret glued to its key in quotes", "accessKeys: {'primary:" + key + "': 1}\n", "fanfare.yaml:1:14: accessKeys.primary...: unknown key; known ones are primary, secondary (a blank is missing after the colon?)"},
+		{"secret glued to its key on a line", "accessKeys:\n  primary:" + key + "\n", "fanfare.yaml:2:3: accessKeys: found a value; expected a map with the keys primary, secondary"},
+		{"key elsewhere", "certFile: a.pem\n", "fanfare.yaml:1:1: certFile: unknown key here; it belongs in tls"},
+		{"swapped letters", "lisetn: a\n", "fanfare.yaml:1:1: lisetn: unknown key; the nearest known one is listen"},
+		{"other case", "Listen: a\n", "fanfare.yaml:1:1: Listen: unknown key; the nearest known one is listen"},
+		{"nothing like it", "zzz: a\n", "fanfare.yaml:1:1: zzz: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, compression, tls, accessKeys, disableLocalAuth, hubs, limits, drain, metrics, log"},
+		{"no port", "listen: localhost\n", `fanfare.yaml:1:9: listen: found "localhost"; expected HOST:PORT, such as 127.0.0.1:8080 or :8080`},
+		{"named port", "listen: localhost:http\n", `fanfare.yaml:1:9: listen: found the port "http"; expected a number from 0 to 65535`},
+		{"strangers without a key", "listen: 0.0.0.0:8080\n", "defaults: accessKeys.primary: none is set; expected a key of your own, since 0.0.0.0:8080 is not a loopback address"},
+		{"all interfaces without a key", "listen: :8080\n", "defaults: accessKeys.primary: none is set; expected a key of your own, since :8080 is not a loopback address"},
+		{"a name without a key", "listen: rt.example.com:8080\n", "defaults: accessKeys.primary: none is set; expected a key of your own, since rt.example.com:8080 is not a loopback address"},
+		{"strangers with the development key", "listen: 10.0.0.1:8080\naccessKeys:\n  primary: " + config.DevelopmentKey.Reveal() + "\n", "fanfare.yaml:3:12: accessKeys.primary: this is the development key, which everyone knows; expected a key of your own, since 10.0.0.1:8080 is not a loopback address"},
+		{"strangers with the development key second", "listen: 10.0.0.1:8080\naccessKeys:\n  primary: " + key + "\n  secondary: " + config.DevelopmentKey.Reveal() + "\n", "fanfare.yaml:4:14: accessKeys.secondary: this is the development key, which everyone knows; expected a key of your own, since 10.0.0.1:8080 is not a loopback address"},
+		{"strangers with a key", "listen: 0.0.0.0:8080\naccessKeys: { primary: " + key + " }\n", ""},
+		{"strangers without local authentication", "listen: 0.0.0.0:8080\ndisableLocalAuth: true\n", ""},
+		{"loopback of IPv6", "listen: '[::1]:8080'\n", ""},
+		{"loopback by name", "listen: localhost:8080\n", ""},
+		{"short key", "accessKeys: { primary: abc }\n", "fanfare.yaml:1:24: accessKeys.primary: has 3 bytes; expected at least 32"},
+		{"key with a semicolon", "accessKeys: { primary: '" + key + ";' }\n", "fanfare.yaml:1:24: accessKeys.primary: holds a control character, a semicolon or what is not UTF-8; expected none, since it stands in connection strings"},
+		{"key with blanks", "accessKeys: { primary: '" + key + " ' }\n", "fanfare.yaml:1:24: accessKeys.primary: has blanks around it; expected none"},
+		{"second key alone", "accessKeys: { secondary: " + key + " }\n", "fanfare.yaml:1:26: accessKeys.secondary: set without accessKeys.primary; expected both or only the primary one"},
+		{"keep-alive of zero", "hubs: { chat: { webSocketKeepAliveIntervalInSeconds: 0 } }\n", "fanfare.yaml:1:54: hubs.chat.webSocketKeepAliveIntervalInSeconds: found 0; expected 1 to 120"},
+		{"keep-alive at its ends", "hubs: { a: { webSocketKeepAliveIntervalInSeconds: 1 }, b: { webSocketKeepAliveIntervalInSeconds: 120 } }\n", ""},
+		{"unknown parameter", "hubs: { chat: { eventHandlers: [ { urlTemplate: 'http://a/{userId}', userEventPattern: '*' } ] } }\n", "fanfare.yaml:1:49: hubs.chat.eventHandlers[0].urlTemplate: holds an unknown parameter; expected {hub} or {event}"},
+		{"open brace", "hubs: { chat: { eventHandlers: [ { urlTemplate: 'http://a/{hub', userEventPattern: '*' } ] } }\n", "fanfare.yaml:1:49: hubs.chat.eventHandlers[0].urlTemplate: a brace is not closed; expected {hub} or {event}"},
+		{"relative template", "hubs: { chat: { eventHandlers: [ { urlTemplate: /hook, userEventPattern: '*' } ] } }\n", "fanfare.yaml:1:49: hubs.chat.eventHandlers[0].urlTemplate: not a URL; expected http:// or https://, a host and a path, such as https://app.example.com/{hub}/{event}"},
+		{"handler that matches nothing", "hubs: { chat: { eventHandlers: [ { urlTemplate: 'http://a/' } ] } }\n", "fanfare.yaml:1:36: hubs.chat.eventHandlers[0]: matches no event; expected userEventPattern, systemEvents or both"},
+		{"certificate without key", "tls: { certFile: a.pem }\n", "fanfare.yaml:1:18: tls.certFile: set without tls.keyFile; expected both or none"},
+		{"key without certificate", "tls: { keyFile: a.pem }\n", "fanfare.yaml:1:17: tls.keyFile: set without tls.certFile; expected both or none"},
+		{"metrics on the same port", "metrics: { listen: 127.0.0.1:8080 }\n", "fanfare.yaml:1:20: metrics.listen: found the address of listen; expected another one"},
+		{"total below one", "limits: { totalOutboundBytes: 5 }\n", "fanfare.yaml:1:31: limits.totalOutboundBytes: found 5, less than limits.outboundBytes (16777216); expected at least that, or 0"},
+		{"merge key", "x: &x { enabled: true }\ncompression: { <<: *x }\n", "fanfare.yaml:1:1: x: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, compression, tls, accessKeys, disableLocalAuth, hubs, limits, drain, metrics, log"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := strings.Join(lines(t, test.text), "\n"); got != test.want {
+				t.Errorf("got:\n%s\nwant:\n%s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestMissingFile(t *testing.T) {
+	_, _, err := config.Load(config.Sources{File: "testdata/no-such.yaml"})
+	if want := "testdata/no-such.yaml: no such file or directory"; err == nil || err.Error() != want {
+		t.Errorf("got %v; want %s", err, want)
+	}
+}
+
+// A file of every kind of value is read as it was meant.
+func TestFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "f.yaml")
+	os.WriteFile(file, []byte(`
+listen: 127.0.0.1:0
+publicEndpoint: https://rt.example.com/
+trustedProxies: [10.1.2.3, 10.0.0.0/8, "::1"]
+accessKeys:
+  primary: 01234567890123456789012345678901
+hubs:
+  "*": &all
+    anonymousConnectPolicy: Allow
+  Chat:
+    <<: *all
+    webSocketKeepAliveIntervalInSeconds: 7
+    eventHandlers:
+      - urlTemplate: https://app.example.com/{hub}/{event}?code=abc
+        systemEvents: [Connect]
+        userEventPattern: "*"
+limits: { handshakeTimeout: 1m30s, messageBytes: 2_000_000 }
+log: { level: DEBUG }
+`), 0o600)
+	c, warnings, err := config.Load(config.Sources{File: file})
+	if err != nil || len(warnings) > 0 {
+		t.Fatal(err, warnings)
+	}
+	want := config.Default()
+	want.Listen = "127.0.0.1:0"
+	want.PublicEndpoint = "https://rt.example.com"
+	want.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.1.2.3/32"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	want.AccessKeys.Primary = "01234567890123456789012345678901"
+	want.Hubs = map[string]config.Hub{
+		"*": {AnonymousConnectPolicy: "allow", KeepAlive: 20},
+		"chat": {AnonymousConnectPolicy: "allow", KeepAlive: 7, EventHandlers: []config.EventHandler{{
+			URLTemplate: "https://app.example.com/{hub}/{event}?code=abc", SystemEvents: []string{"connect"},
+			UserEventPattern: "*", Auth: config.Auth{Type: "None"},
+		}}},
+	}
+	want.Limits.HandshakeTimeout, want.Limits.MessageBytes = 90*time.Second, 2_000_000
+	want.Log.Level = slog.LevelDebug
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %#v\nwant %#v", c, want)
+	}
+	if got := c.Hub("other"); got.AnonymousConnectPolicy != "allow" || got.KeepAlive != 20 {
+		t.Errorf("a hub that is not named has %+v; want the settings of *", got)
+	}
+	if got := config.Default().Hub("other"); got.AnonymousConnectPolicy != "deny" || got.KeepAlive != 20 {
+		t.Errorf("without any hubs a hub has %+v; want the defaults", got)
+	}
+}
+
+// Flag over environment over file over default.
+func TestPrecedence(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "f.yaml")
+	os.WriteFile(file, []byte("listen: 127.0.0.1:2\nlog: { level: error }\ndrain: { timeout: 5s }\n"), 0o600)
+	env := []string{"FANFARE_LISTEN=127.0.0.1:3", "FANFARE_LOG_LEVEL=warn", "FANFARE_DRAIN_TIMEOUT="}
+	c, _, err := config.Load(config.Sources{File: file, Environ: env, Flags: []config.Flag{{Name: "listen", Key: "listen", Value: "127.0.0.1:4"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Listen != "127.0.0.1:4" || c.Log.Level != slog.LevelWarn || c.Drain.Timeout != 5*time.Second || c.Log.Format != "text" {
+		t.Errorf("got %s, %s, %s, %s; want the flag's, the environment's, the file's and the default", c.Listen, c.Log.Level, c.Drain.Timeout, c.Log.Format)
+	}
+	_, _, err = config.Load(config.Sources{Flags: []config.Flag{{Name: "listen", Key: "listen", Value: "x"}}, Environ: []string{"FANFARE_LOG_FORMAT=xml"}})
+	want := "environment FANFARE_LOG_FORMAT: log.format: found \"xml\"; expected text or json\nflag --listen: listen: found \"x\"; expected HOST:PORT, such as 127.0.0.1:8080 or :8080"
+	if err == nil || err.Error() != want {
+		t.Errorf("got:\n%v\nwant:\n%s", err, want)
+	}
+}
+
+// samples are values that differ from the defaults and pass every rule, for the
+// keys that not any text of their type will do for.
+var samples = map[string]string{
+	"listen":                        "127.0.0.1:9",
+	"publicEndpoint":                "https://rt.example.com",
+	"audienceHosts":                 "a.example.com, b.example.com",
+	"trustedProxies":                "10.0.0.0/8",
+	"tls.certFile":                  "cert.pem", // does not exist: must be complained about, so it arrived
+	"tls.keyFile":                   "key.pem",
+	"accessKeys.primary":            strings.Repeat("p", 32),
+	"accessKeys.secondary":          strings.Repeat("s", 32),
+	"hubs":                          `{"chat": {"anonymousConnectPolicy": "allow"}}`,
+	"hubs.*.eventHandlers":          `[{urlTemplate: "https://app.example.com/{event}", userEventPattern: "*"}]`,
+	"limits.messageBytes":           "4096",
+	"limits.outboundBytes":          "33554432",
+	"limits.totalOutboundBytes":     "33554432",
+	"limits.handshakeTimeout":       "3s",
+	"drain.timeout":                 "3s",
+	"metrics.listen":                "127.0.0.1:9100",
+	"log.level":                     "debug",
+	"log.format":                    "json",
+	"hubs.*.anonymousConnectPolicy": "allow",
+}
+
+// Every key of the file has a variable, and setting it changes just that.
+func TestEveryKeyByEnvironment(t *testing.T) {
+	// What the struct holds, found by another way than the one that Keys takes.
+	fields := map[string]bool{}
+	var walk func(reflect.Type, string)
+	walk = func(typ reflect.Type, path string) {
+		for f := range typ.Fields() {
+			here := strings.TrimPrefix(path+"."+f.Tag.Get("key"), ".")
+			switch {
+			case f.Type.Kind() == reflect.Map:
+				fields[here] = true
+				walk(f.Type.Elem(), here+".*")
+			case f.Type.Kind() == reflect.Struct && f.Type != reflect.TypeFor[netip.Prefix]():
+				walk(f.Type, here)
+			default:
+				fields[here] = true
+			}
+		}
+	}
+	walk(reflect.TypeFor[config.Config](), "")
+
+	known := map[string]config.Key{}
+	for _, k := range config.Keys() {
+		if k.Doc == "" {
+			t.Errorf("%s says nothing of itself", k.Path)
+		}
+		known[k.Path] = k
+	}
+	for path := range fields {
+		k, ok := known[path]
+		if !ok || k.Env == "" {
+			t.Errorf("%s has no variable", path)
+			continue
+		}
+		value, ok := samples[path]
+		if !ok {
+			value = map[string]string{"false": "true"}[k.Default]
+			if value == "" {
+				value = "77"
+			}
+		}
+		t.Run(k.Env, func(t *testing.T) {
+			environ := []string{k.Env + "=" + value}
+			if path == "accessKeys.secondary" {
+				environ = append(environ, "FANFARE_ACCESS_KEYS_PRIMARY="+samples["accessKeys.primary"])
+			}
+			plain, _, err := config.Load(config.Sources{Environ: environ[1:]})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, warnings, err := config.Load(config.Sources{Environ: environ})
+			if strings.HasPrefix(path, "tls.") {
+				if err == nil || !strings.Contains(err.Error(), "environment "+k.Env+": "+path) {
+					t.Fatalf("got %v; want a complaint about %s", err, path)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range warnings {
+				if w.Path != path {
+					t.Errorf("unexpected warning: %s", w)
+				}
+			}
+			if reflect.DeepEqual(c, plain) {
+				t.Errorf("%s=%s changes nothing", k.Env, value)
+			}
+		})
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	c, warnings, err := config.Load(config.Sources{Environ: []string{
+		`FANFARE_HUBS={news: {anonymousConnectPolicy: allow}}`,
+		`FANFARE_HUBS_MY_CHAT_WEB_SOCKET_KEEP_ALIVE_INTERVAL_IN_SECONDS=9`,
+		`FANFARE_HUBS_MY_CHAT_EVENT_HANDLERS=[{"urlTemplate":"http://127.0.0.1:1/{event}","systemEvents":["connect"]}]`,
+		`FANFARE_HUBS_ANONYMOUS_CONNECT_POLICY=allow`,
+		`FANFARE_AUDIENCE_HOSTS=["a.example.com", b.example.com:8443]`,
+		`FANFARE_CONNECTION_STRING=x`, `FANFARE_CONFIG=y`,
+		`FANFARE_PORT=tcp://10.0.0.1:80`, `FANFARE_SERVICE_HOST=10.0.0.1`, `FANFARE_PORT_80_TCP_ADDR=10.0.0.1`,
+		`FANFARE_LISTN=127.0.0.1:1`,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(warnings) != 1 || warnings[0].String() != "environment FANFARE_LISTN: no setting has this variable; it is not used (the nearest one is FANFARE_LISTEN)" {
+		t.Errorf("got the warnings %v; want one about FANFARE_LISTN", warnings)
+	}
+	if got := c.Hub("news").AnonymousConnectPolicy; got != "allow" {
+		t.Errorf("news: %s", got)
+	}
+	if got := c.Hub("my_chat"); got.KeepAlive != 9 || len(got.EventHandlers) != 1 || got.EventHandlers[0].URLTemplate.Reveal() != "http://127.0.0.1:1/{event}" {
+		t.Errorf("my_chat: %+v", got)
+	}
+	if got := c.Hub("unnamed").AnonymousConnectPolicy; got != "allow" {
+		t.Errorf("unnamed: %s", got)
+	}
+	if got := fmt.Sprint(c.AudienceHosts); got != "[a.example.com b.example.com:8443]" {
+		t.Error(got)
+	}
+
+	for variable, want := range map[string]string{
+		"FANFARE_CLUSTER_NATS=nats://x":               "environment FANFARE_CLUSTER_NATS: cluster: clustering is not in this build of Fanfare; unset the variable",
+		"FANFARE_TLS_CLIENT_CERT_ENABLED=true":        "environment FANFARE_TLS_CLIENT_CERT_ENABLED: tls.clientCertEnabled: asking for client certificates is not in this build of Fanfare; unset the variable",
+		"FANFARE_HUBS_CHAT_CLIENT_CERTIFICATES={}":    "environment FANFARE_HUBS_CHAT_CLIENT_CERTIFICATES: hubs.*.clientCertificates: authentication by client certificate is not in this build of Fanfare; unset the variable",
+		"FANFARE_LIMITS_HANDSHAKE_TIMEOUT=10":         `environment FANFARE_LIMITS_HANDSHAKE_TIMEOUT: limits.handshakeTimeout: found "10"; expected a duration such as 10s, 500ms or 2m`,
+		"FANFARE_HUBS=[1]":                            "environment FANFARE_HUBS: hubs: found a list; expected a map from hub names to settings",
+		"FANFARE_HUBS={a: {x: 1}}":                    "environment FANFARE_HUBS: hubs.a.x: unknown key; known ones are anonymousConnectPolicy, webSocketKeepAliveIntervalInSeconds, eventHandlers",
+		"FANFARE_HUBS={a":                             "environment FANFARE_HUBS: hubs: not valid YAML: ",
+		"FANFARE_HUBS_1A_ANONYMOUS_CONNECT_POLICY=no": `environment FANFARE_HUBS_1A_ANONYMOUS_CONNECT_POLICY: hubs: "1a" is not a hub name; expected a letter followed by at most 127 letters, digits or _`,
+	} {
+		_, _, err := config.Load(config.Sources{Environ: []string{variable}})
+		if err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s:\ngot  %v\nwant %s", variable, err, want)
+		}
+	}
+}
+
+// A secret does not show however it is printed.
+func TestSecret(t *testing.T) {
+	c := config.Default()
+	c.AccessKeys.Primary = "hush-hush-hush-hush"
+	c.Hubs = map[string]config.Hub{"a": {EventHandlers: []config.EventHandler{{URLTemplate: "https://x/?code=hush-hush"}}}}
+	var log strings.Builder
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "key", c.AccessKeys.Primary, "all", c, "some", c.AccessKeys)
+	json, _ := c.AccessKeys.Primary.MarshalText()
+	for _, got := range []string{
+		fmt.Sprint(c.AccessKeys), fmt.Sprintf("%v %+v %#v %s %q", *c, *c, *c, c.AccessKeys.Primary, c.AccessKeys.Primary), log.String(), string(json),
+		fmt.Sprintf("%x %X", c.AccessKeys.Primary, c.AccessKeys.Primary),
+	} {
+		if strings.Contains(got, "hush") || strings.Contains(strings.ToLower(got), "68757368") {
+			t.Errorf("the secret shows in %s", got)
+		}
+	}
+	if c.AccessKeys.Primary.Reveal() != "hush-hush-hush-hush" {
+		t.Error("Reveal does not reveal")
+	}
+}
+
+// Aliases that multiply are refused, not carried out.
+func TestBomb(t *testing.T) {
+	text := "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
+	for c := 'b'; c < 'k'; c++ {
+		text += fmt.Sprintf("%c: &%c [*%c,*%c,*%c,*%c,*%c,*%c,*%c,*%c,*%c,*%c]\n", c, c, c-1, c-1, c-1, c-1, c-1, c-1, c-1, c-1, c-1, c-1)
+	}
+	got := lines(t, text)
+	if len(got) != 1 || !strings.Contains(got[0], "too deep or too long") {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Nothing that a file can hold makes Load panic, and no problem spans lines.
+func FuzzLoad(f *testing.F) {
+	for _, file := range []string{"testdata/mistakes.yaml"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	f.Add([]byte("hubs: { chat: { eventHandlers: [ { urlTemplate: 'http://a/{hub', userEventPattern: '*' } ] } }"))
+	f.Add([]byte("a: &a\n  b: *a\n"))
+	f.Add([]byte("? [x]\n: y\n<<: [*b, {c: d}]\n--- !!str &x 1\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		file := filepath.Join(t.TempDir(), "f.yaml")
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, _, err := config.Load(config.Sources{File: file})
+		if (c == nil) == (err == nil) {
+			t.Fatal("want either settings or an error")
+		}
+		problems, _ := errors.AsType[config.Problems](err)
+		for _, p := range problems {
+			if strings.ContainsAny(p.String(), "\n\r") {
+				t.Errorf("a problem of several lines: %q", p)
+			}
+		}
+	})
+}

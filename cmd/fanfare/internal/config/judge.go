@@ -1,0 +1,341 @@
+package config
+
+import (
+	"crypto/tls"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// judge checks what one value alone cannot show, and each value's own rules. It
+// may change values to the one form that the rest of the node knows.
+func (d *decoder) judge(c *Config) {
+	listen := d.address(c.Listen, "listen")
+	if c.PublicEndpoint != "" {
+		c.PublicEndpoint = d.endpoint(c.PublicEndpoint, "publicEndpoint")
+	}
+	for i, h := range c.AudienceHosts {
+		d.host(h, fmt.Sprintf("audienceHosts[%d]", i))
+	}
+	d.certificate(c)
+	d.keys(c, listen)
+	for name, h := range c.Hubs {
+		d.hub(&h, join("hubs", name))
+		c.Hubs[name] = h
+	}
+	d.limits(&c.Limits)
+	if t := c.Drain.Timeout; t < time.Millisecond || t > time.Hour {
+		d.bad("drain.timeout", "found %s; expected 1ms to 1h", span(t))
+	}
+	if c.Metrics.Listen != "" {
+		d.address(c.Metrics.Listen, "metrics.listen")
+		if c.Metrics.Listen == c.Listen && !strings.HasSuffix(c.Listen, ":0") {
+			d.bad("metrics.listen", "found the address of listen; expected another one")
+		}
+	}
+	c.Log.Format = d.oneOf(c.Log.Format, "log.format", "text", "json")
+	if c.DisableLocalAuth {
+		d.warn(d.placeOf("disableLocalAuth"), "disableLocalAuth",
+			"REST has no way in and clients have no tokens while access keys are off: the other way, Microsoft Entra ID, is not in this build of Fanfare")
+		if c.AccessKeys != (AccessKeys{}) {
+			d.warn(d.placeOf("accessKeys"), "accessKeys", "not used while disableLocalAuth is true")
+		}
+	}
+}
+
+// bad is a problem at the place where path was set. It says nothing if that
+// value, or what it stands in, could not even be read: that has been told.
+func (d *decoder) bad(path, format string, args ...any) {
+	if !d.told(path) {
+		d.problem(d.placeOf(path), path, format, args...)
+	}
+}
+
+// told reports whether path, or what it stands in, could not be read.
+func (d *decoder) told(path string) bool {
+	return slices.ContainsFunc(d.problems, func(p Problem) bool {
+		rest, ok := strings.CutPrefix(path, p.Path)
+		return ok && p.unread && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	})
+}
+
+func (d *decoder) oneOf(got, path string, known ...string) string {
+	for _, k := range known {
+		if strings.EqualFold(got, k) {
+			return k
+		}
+	}
+	d.bad(path, "found %s; expected %s", quote(got), strings.Join(known, " or "))
+	return got
+}
+
+// invalid stands for the host of an address that is none.
+const invalid = "\x00"
+
+// address checks a listening address and returns its host.
+func (d *decoder) address(s, path string) (host string) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		d.bad(path, "found %s; expected HOST:PORT, such as 127.0.0.1:8080 or :8080", quote(s))
+		return invalid
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil {
+		d.bad(path, "found the port %s; expected a number from 0 to 65535", quote(port))
+	} else if strconv.FormatUint(n, 10) != port {
+		d.bad(path, "found the port %s; expected %d", quote(port), n)
+	}
+	if host != "" && !isHost(host) {
+		d.bad(path, "found the host %s; expected an IP address or a host name", quote(host))
+	}
+	return host
+}
+
+// isHost reports whether s may be the name or the address of a host.
+func isHost(s string) bool {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return true
+	}
+	if s == "" || len(s) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(strings.TrimSuffix(s, "."), ".") {
+		if label == "" || len(label) > 63 || strings.Trim(label, "-") != label {
+			return false
+		}
+		for _, c := range label {
+			if c != '-' && c != '_' && (c > unicode.MaxASCII || !unicode.IsLetter(c) && !unicode.IsDigit(c)) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (d *decoder) host(s, path string) {
+	name := s
+	if strings.Contains(s, "/") {
+		name = ""
+	} else if h, port, err := net.SplitHostPort(s); err == nil {
+		name = h
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			d.bad(path, "found the port %s; expected a number from 1 to 65535", quote(port))
+			return
+		}
+	}
+	if !isHost(strings.Trim(name, "[]")) {
+		d.bad(path, "found %s; expected a host name, with a port if it is not the scheme's own, such as rt.example.com", quote(s))
+	}
+}
+
+// endpoint checks a public endpoint and returns it in one form, without a slash
+// at its end.
+func (d *decoder) endpoint(s, path string) string {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+		// Not quoted: a URL may hold a password.
+		d.bad(path, "not an endpoint; expected http:// or https:// and a host, such as https://rt.example.com")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "":
+		d.bad(path, "holds more than an endpoint; expected a scheme, a host and perhaps a port, such as https://rt.example.com")
+	case !isHost(u.Hostname()):
+		d.bad(path, "found the host %s; expected an IP address or a host name", quote(u.Hostname()))
+	}
+	return strings.TrimRight(s, "/")
+}
+
+func (d *decoder) certificate(c *Config) {
+	switch t := c.TLS; {
+	case t.CertFile == "" && t.KeyFile == "":
+	case t.KeyFile == "":
+		d.bad("tls.certFile", "set without tls.keyFile; expected both or none")
+	case t.CertFile == "":
+		d.bad("tls.keyFile", "set without tls.certFile; expected both or none")
+	default:
+		ok := true
+		for path, file := range map[string]string{"tls.certFile": t.CertFile, "tls.keyFile": t.KeyFile} {
+			if _, err := read(file); err != nil {
+				d.bad(path, "cannot read %s: %s", quote(file), err)
+				ok = false
+			}
+		}
+		if ok {
+			if _, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile); err != nil {
+				d.bad("tls.certFile", "not a certificate that goes with tls.keyFile: %s", err)
+			}
+		}
+	}
+}
+
+// keys checks the access keys, and that only loopback is served without one.
+func (d *decoder) keys(c *Config, listen string) {
+	d.key(c.AccessKeys.Primary, "accessKeys.primary")
+	d.key(c.AccessKeys.Secondary, "accessKeys.secondary")
+	if c.AccessKeys.Primary == "" && c.AccessKeys.Secondary != "" {
+		d.bad("accessKeys.secondary", "set without accessKeys.primary; expected both or only the primary one")
+	}
+	if !c.Development() || isLoopback(listen) || listen == invalid || d.told("accessKeys.primary") {
+		return
+	}
+	path, text := "accessKeys.primary", "none is set"
+	switch DevelopmentKey {
+	case c.AccessKeys.Primary:
+		text = "this is the development key, which everyone knows"
+	case c.AccessKeys.Secondary:
+		path, text = "accessKeys.secondary", "this is the development key, which everyone knows"
+	}
+	at := d.placeOf(path)
+	d.problems = append(d.problems, Problem{Where: at.String(), Path: path, order: at, NeedsKey: true,
+		Text: fmt.Sprintf("%s; expected a key of your own, since %s is not a loopback address", text, c.Listen)})
+}
+
+func isLoopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.Unmap().IsLoopback()
+}
+
+// minKey is the shortest access key: 32 bytes, as long as what HMAC-SHA256 makes
+// (RFC 7518, section 3.2).
+const minKey = 32
+
+func (d *decoder) key(k Secret, path string) {
+	s := k.Reveal()
+	switch {
+	case s == "":
+	case strings.TrimSpace(s) != s:
+		d.bad(path, "has blanks around it; expected none")
+	case !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) || strings.Contains(s, ";"):
+		d.bad(path, "holds a control character, a semicolon or what is not UTF-8; expected none, since it stands in connection strings")
+	case len(s) < minKey:
+		d.bad(path, "has %d bytes; expected at least %d", len(s), minKey)
+	case len(s) > 1024:
+		d.bad(path, "has %d bytes; expected at most 1024", len(s))
+	}
+}
+
+var systemEvents = []string{"connect", "connected", "disconnected"}
+
+func (d *decoder) hub(h *Hub, path string) {
+	h.AnonymousConnectPolicy = d.oneOf(h.AnonymousConnectPolicy, join(path, "anonymousConnectPolicy"), "deny", "allow")
+	if h.KeepAlive < 1 || h.KeepAlive > 120 {
+		d.bad(join(path, "webSocketKeepAliveIntervalInSeconds"), "found %d; expected 1 to 120", h.KeepAlive)
+	}
+	for i := range h.EventHandlers {
+		d.handler(&h.EventHandlers[i], fmt.Sprintf("%s[%d]", join(path, "eventHandlers"), i))
+	}
+}
+
+func (d *decoder) handler(h *EventHandler, path string) {
+	d.template(h.URLTemplate.Reveal(), join(path, "urlTemplate"))
+	for i, e := range h.SystemEvents {
+		lower := strings.ToLower(e)
+		if !slices.Contains(systemEvents, lower) {
+			d.bad(fmt.Sprintf("%s[%d]", join(path, "systemEvents"), i), "found %s; expected %s", quote(e), strings.Join(systemEvents, ", "))
+		}
+		h.SystemEvents[i] = lower
+	}
+	misspelt := slices.ContainsFunc(d.problems, func(p Problem) bool {
+		return strings.HasPrefix(p.Path, path+".") && !strings.HasPrefix(p.Path, path+".urlTemplate") && !strings.HasPrefix(p.Path, path+".auth")
+	})
+	if h.UserEventPattern == "" && len(h.SystemEvents) == 0 && !misspelt {
+		d.bad(path, "matches no event; expected userEventPattern, systemEvents or both")
+	}
+	switch where := join(path, "auth.type"); {
+	case h.Auth.Type == "" || strings.EqualFold(h.Auth.Type, "None"):
+		h.Auth.Type = "None"
+	case strings.EqualFold(h.Auth.Type, "ManagedIdentity"):
+		d.bad(where, "the node's own (managed) identity is not in this build of Fanfare; use None")
+	default:
+		d.bad(where, "found %s; expected None", quote(h.Auth.Type))
+	}
+}
+
+// template checks a URL template. Nothing of it is quoted: its query may hold
+// the code that opens the handler.
+func (d *decoder) template(s, path string) {
+	if s == "" {
+		d.bad(path, "missing; expected a URL such as https://app.example.com/{hub}/{event}")
+		return
+	}
+	if strings.Contains(strings.ToLower(s), "{@microsoft.keyvault(") {
+		d.bad(path, "Key Vault is not in this build of Fanfare; write the secret itself, or set the template by environment")
+		return
+	}
+	if strings.HasPrefix(strings.ToLower(s), "tunnel:") {
+		d.bad(path, "tunnels are not in this build of Fanfare; expected http:// or https://")
+		return
+	}
+	_, rest, _ := strings.Cut(s, "://")
+	authority := rest
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+		authority = rest[:i]
+	}
+	if strings.ContainsAny(authority, "{}") {
+		d.bad(path, "a parameter stands in the host; expected {hub} and {event} in path and query only")
+		return
+	}
+	for s := s; ; {
+		open := strings.IndexByte(s, '{')
+		if open < 0 {
+			break
+		}
+		end := strings.IndexByte(s[open:], '}')
+		if end < 0 {
+			d.bad(path, "a brace is not closed; expected {hub} or {event}")
+			return
+		}
+		if p := s[open+1 : open+end]; !strings.EqualFold(p, "hub") && !strings.EqualFold(p, "event") {
+			d.bad(path, "holds an unknown parameter; expected {hub} or {event}")
+			return
+		}
+		s = s[open+end+1:]
+	}
+	u, err := url.Parse(strings.NewReplacer("{", "", "}", "").Replace(s))
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+		d.bad(path, "not a URL; expected http:// or https://, a host and a path, such as https://app.example.com/{hub}/{event}")
+	}
+}
+
+func (d *decoder) limits(l *Limits) {
+	for _, bound := range []struct {
+		key         string
+		got         int
+		least, most int
+	}{
+		{"messageBytes", l.MessageBytes, 1, 1 << 30},
+		{"connections", l.Connections, 0, 1 << 30},
+		{"unauthenticatedConnections", l.UnauthenticatedConnections, 1, 1 << 30},
+		{"outboundMessages", l.OutboundMessages, 1, 1 << 30},
+		{"outboundBytes", l.OutboundBytes, 1, math.MaxInt},
+		{"totalOutboundBytes", l.TotalOutboundBytes, 0, math.MaxInt},
+		{"groupsPerConnection", l.GroupsPerConnection, 1, 1 << 30},
+		{"pendingEvents", l.PendingEvents, 1, 1 << 30},
+	} {
+		switch {
+		case bound.got >= bound.least && bound.got <= bound.most:
+		case bound.most == math.MaxInt:
+			d.bad("limits."+bound.key, "found %d; expected %d or more", bound.got, bound.least)
+		default:
+			d.bad("limits."+bound.key, "found %d; expected %d to %d", bound.got, bound.least, bound.most)
+		}
+	}
+	if l.HandshakeTimeout < 100*time.Millisecond || l.HandshakeTimeout > 10*time.Minute {
+		d.bad("limits.handshakeTimeout", "found %s; expected 100ms to 10m", span(l.HandshakeTimeout))
+	}
+	if l.OutboundBytes < l.MessageBytes {
+		d.bad("limits.outboundBytes", "found %d, less than one message of limits.messageBytes (%d); expected at least that", l.OutboundBytes, l.MessageBytes)
+	}
+	if l.TotalOutboundBytes != 0 && l.TotalOutboundBytes < l.OutboundBytes {
+		d.bad("limits.totalOutboundBytes", "found %d, less than limits.outboundBytes (%d); expected at least that, or 0", l.TotalOutboundBytes, l.OutboundBytes)
+	}
+}
