@@ -1,0 +1,49 @@
+package subprotocol_test
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/fanfare/fanfare/engine"
+	"github.com/fanfare/fanfare/transport/subprotocol"
+)
+
+func Example() {
+	encoder, decoder := subprotocol.JSON()
+
+	in, err := decoder.Decode(subprotocol.TextFrame, []byte(`{"type":"sendToGroup","group":"news","dataType":"text","data":"hello"}`))
+	if err != nil {
+		panic(err)
+	}
+	fmt.Printf("publish %q to %s\n", in.Request.Payload.Data, in.Request.Group)
+
+	body, _ := encoder.AppendBody(nil, &engine.Message{Group: in.Request.Group, From: "ann", Payload: in.Request.Payload})
+	fmt.Printf("%s\n", body)
+
+	_, err = decoder.Decode(subprotocol.TextFrame, []byte(`{"type":"sendToGroup","group":"news"}`))
+	var refused *subprotocol.RefusedError
+	if errors.As(err, &refused) {
+		fmt.Println("close", refused.Code, "because", refused.Detail)
+	}
+	// Output:
+	// publish "hello" to news
+	// {"type":"message","from":"group","group":"news","fromUserId":"ann","dataType":"text","data":"hello"}
+	// close 1007 because json: data: missing, and there is no metadata
+}
+
+func ExampleKnown() {
+	for _, offer := range []string{"JSON.webpubsub.azure.v1", "protobuf.webpubsub.azure.v1", "chat.v2"} {
+		switch name, support := subprotocol.Known(offer); support {
+		case subprotocol.Built:
+			fmt.Println("speak", name)
+		case subprotocol.NotBuilt:
+			fmt.Println("refuse", name)
+		default:
+			fmt.Println("carry raw", name)
+		}
+	}
+	// Output:
+	// speak json.webpubsub.azure.v1
+	// refuse protobuf.webpubsub.azure.v1
+	// carry raw chat.v2
+}
