@@ -1,0 +1,93 @@
+// Package netwire moves bytes between the engine and a network connection. It
+// is the one place that knows there are two ways to do that:
+//
+//   - [Descriptor], on Linux over plain TCP: the descriptor is taken out of the
+//     Go runtime's hands, an idle connection owns neither goroutine nor buffer,
+//     and the engine's shard writes to the socket itself.
+//   - [Stream], everywhere else: TLS, other systems, in-memory pipes. One
+//     goroutine reads; another writes, and lives only while there is something
+//     to write.
+//
+// Both are an [engine.Sink] on the way out and feed a [Reader] on the way in,
+// and both pass the same tests.
+package netwire
+
+import (
+	"net"
+
+	"github.com/fanfare/fanfare/engine"
+)
+
+// Reader is who wants the bytes that come in. Consume and Lost are called by
+// one goroutine at a time, which serves other connections too: neither may wait.
+type Reader interface {
+	// Consume is given bytes as they came in, and may change them, but must not
+	// keep them. It reports how many it took and whether it wants more. A wire
+	// that is told "no more" keeps what was not taken and reads nothing until
+	// Resume.
+	Consume(p []byte) (n int, more bool)
+	// Lost tells that nothing will come any more: io.EOF, or the failure. It is
+	// called at most once, and not for a wire that was closed on this side.
+	Lost(err error)
+	// Writable tells that a wire which took less than it was offered has room
+	// again. It may be called at any time, by any goroutine.
+	Writable()
+}
+
+// Wire is one network connection. Beyond the methods of [engine.Sink], which
+// its shard calls, it can be told to begin and to go on reading.
+type Wire interface {
+	engine.Sink
+	// Start begins reading, with rest taken to be the first bytes that came in.
+	// It is called at most once, perhaps after Close.
+	Start(rest []byte)
+	// Resume goes on reading after Consume wanted no more. It may be called at
+	// any time, by any goroutine, and does not block.
+	Resume()
+}
+
+var (
+	_ Wire = (*Stream)(nil)
+)
+
+// Group makes wires that share what can be shared. The zero value is ready to
+// use. It needs no closing: what it owns ends with the last wire.
+type Group struct {
+	// Portable makes every wire a [Stream].
+	Portable bool
+
+	pollers pollers
+}
+
+// New returns a wire over c, which belongs to it from then on. r may be called
+// as soon as the wire is offered something or started.
+func (g *Group) New(c net.Conn, r Reader) Wire {
+	if !g.Portable {
+		if w := g.pollers.take(c, r); w != nil {
+			return w
+		}
+	}
+	return newStream(c, r)
+}
+
+// took says what part of spans the first n bytes make up: whole messages, and
+// bytes of the one after.
+func took(b *engine.Batch, spans []engine.Span, n int) (messages, part int) {
+	for _, s := range spans {
+		size := b.Size(s)
+		if n >= size {
+			n -= size
+			messages += s.To - s.From
+			continue
+		}
+		for i := s.From; i < s.To; i++ {
+			size := b.Size(engine.Span{From: i, To: i + 1})
+			if n < size {
+				return messages, n
+			}
+			n -= size
+			messages++
+		}
+	}
+	return messages, 0
+}

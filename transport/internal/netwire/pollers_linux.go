@@ -1,0 +1,512 @@
+package netwire
+
+import (
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fanfare/fanfare/engine"
+)
+
+// Bounds of a poller's turn.
+const (
+	// readBuffer is what one read may bring; all connections of a poller share it.
+	readBuffer = 32 << 10
+	// readsPerTurn is how often one connection may read before the others get
+	// their turn.
+	readsPerTurn = 2
+	// eventsPerWait is how many connections one wait may report.
+	eventsPerWait = 128
+)
+
+var _ Wire = (*Descriptor)(nil)
+
+// Descriptor is a wire over a non-blocking socket that the Go runtime no longer
+// knows of.
+//
+// The descriptor belongs to the connection's shard: the shard alone writes to
+// it and closes it. The poller reads, and takes mu to do so, so that the number
+// cannot be closed, and given to a stranger's socket, between looking it up and
+// reading from it.
+type Descriptor struct {
+	// Fixed at birth.
+	r      Reader
+	poller *poller
+
+	// want is set while a call of Writable is due.
+	want atomic.Bool
+
+	mu   sync.Mutex // guards fd and slot; held across one non-blocking read
+	fd   int32      // -1 once closed; changed by the shard alone
+	slot int32      // in the poller; -1 before Start and after Close
+
+	// Owned by the poller.
+	parked bool // Consume wanted no more
+	over   bool // Lost was called
+	rest   []byte
+}
+
+// pollers are the pollers of a Group, one for each processor.
+type pollers struct {
+	once sync.Once
+	next atomic.Uint32
+	all  []*poller
+}
+
+// take makes a Descriptor of c, or returns nil, with c untouched, where c is
+// not a plain TCP connection or there is no descriptor to spare.
+func (ps *pollers) take(c net.Conn, r Reader) Wire {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	fd, dupErr := -1, error(nil)
+	if err := raw.Control(func(old uintptr) {
+		fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
+	}); err != nil || dupErr != nil {
+		return nil
+	}
+	tcp.Close() // the socket lives on: fd refers to it too, outside the runtime's poller
+	ps.once.Do(func() {
+		for range runtime.GOMAXPROCS(0) {
+			ps.all = append(ps.all, &poller{})
+		}
+	})
+	p := ps.all[int(ps.next.Add(1))%len(ps.all)]
+	return &Descriptor{r: r, poller: p, fd: int32(fd), slot: -1}
+}
+
+// Start implements [Wire].
+func (d *Descriptor) Start(rest []byte) {
+	d.mu.Lock()
+	if d.fd < 0 {
+		d.mu.Unlock()
+		return
+	}
+	if len(rest) > 0 {
+		// Parked until the poller has passed these on: they come first.
+		d.rest, d.parked = append([]byte(nil), rest...), true
+	}
+	err := d.poller.add(d)
+	d.mu.Unlock()
+	if err != nil {
+		d.r.Lost(err)
+		return
+	}
+	if len(rest) > 0 {
+		d.Resume()
+	}
+}
+
+// Resume implements [Wire].
+func (d *Descriptor) Resume() { d.poller.wakeFor(d) }
+
+// Offer implements [engine.Sink]: it writes at once.
+func (d *Descriptor) Offer(b *engine.Batch, spans []engine.Span) (n, part int, err error) {
+	if d.fd < 0 {
+		return 0, 0, errClosed
+	}
+	if len(spans) == 1 {
+		p := b.Bytes(spans[0])
+		wrote, err := d.write(p)
+		if wrote == len(p) {
+			return spans[0].To - spans[0].From, 0, nil
+		}
+		n, part = took(b, spans, wrote)
+		return n, part, err
+	}
+	for len(spans) > 0 {
+		var iov [8][]byte
+		k, total := min(len(iov), len(spans)), 0
+		for i, s := range spans[:k] {
+			iov[i] = b.Bytes(s)
+			total += len(iov[i])
+		}
+		wrote, err := d.writev(iov[:k], total)
+		did, part := took(b, spans[:k], wrote)
+		n += did
+		if err != nil || wrote < total {
+			return n, part, err
+		}
+		spans = spans[k:]
+	}
+	return n, 0, nil
+}
+
+// OfferBytes implements [engine.Sink].
+func (d *Descriptor) OfferBytes(p []byte) (int, error) {
+	if d.fd < 0 {
+		return 0, errClosed
+	}
+	return d.write(p)
+}
+
+// write writes until all is gone or the socket is full. The socket reports room
+// once after each time it was full, so a full socket is tried once more after
+// want is set: then the report can only come afterwards.
+func (d *Descriptor) write(p []byte) (int, error) {
+	done, wanted := 0, false
+	for done < len(p) {
+		n, err := unix.Write(int(d.fd), p[done:])
+		if n > 0 {
+			done += n
+			continue
+		}
+		switch {
+		case err == unix.EINTR:
+		case err == unix.EAGAIN && !wanted:
+			d.want.Store(true)
+			wanted = true
+		case err == unix.EAGAIN:
+			return done, nil
+		default:
+			return done, os.NewSyscallError("write", err)
+		}
+	}
+	if wanted {
+		d.want.Store(false)
+	}
+	return done, nil
+}
+
+// writev is write for bytes that do not lie side by side.
+func (d *Descriptor) writev(iov [][]byte, total int) (int, error) {
+	n, err := unix.Writev(int(d.fd), iov)
+	n = max(n, 0)
+	if err != nil && err != unix.EAGAIN && err != unix.EINTR {
+		return n, os.NewSyscallError("writev", err)
+	}
+	if n == total {
+		return n, nil
+	}
+	// The rest goes piece by piece: the socket is full, or nearly.
+	skip := n
+	for _, p := range iov {
+		if skip >= len(p) {
+			skip -= len(p)
+			continue
+		}
+		p = p[skip:]
+		skip = 0
+		k, err := d.write(p)
+		n += k
+		if err != nil || k < len(p) {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// Held implements [engine.Sink]: what the socket took is the kernel's.
+func (d *Descriptor) Held() int { return 0 }
+
+// Close implements [engine.Sink]. What was written is delivered by the kernel.
+func (d *Descriptor) Close(bool) {
+	d.mu.Lock()
+	fd, slot := d.fd, d.slot
+	d.fd, d.slot = -1, -1
+	if slot >= 0 {
+		d.poller.forget(int(fd))
+	}
+	if fd >= 0 {
+		unix.Close(int(fd))
+	}
+	d.mu.Unlock()
+	if slot >= 0 {
+		d.poller.release(slot)
+	}
+}
+
+// read reads while there is something, within the budget of one turn, and
+// reports whether there may be more. all says not to believe that a short read
+// emptied the socket: the end may be waiting behind it.
+func (d *Descriptor) read(buf []byte, all bool) (again bool) {
+	for range readsPerTurn {
+		if d.parked || d.over {
+			return false
+		}
+		d.mu.Lock()
+		if d.fd < 0 {
+			d.mu.Unlock()
+			return false
+		}
+		n, err := unix.Read(int(d.fd), buf)
+		d.mu.Unlock()
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN:
+			return false
+		case err != nil:
+			d.lost(os.NewSyscallError("read", err))
+			return false
+		case n == 0:
+			d.lost(io.EOF)
+			return false
+		}
+		d.consume(buf[:n], false)
+		if n < len(buf) && !all {
+			return false
+		}
+	}
+	return true
+}
+
+// consume passes p on. What is not taken is kept; kept says that p is d.rest.
+func (d *Descriptor) consume(p []byte, kept bool) {
+	n, more := d.r.Consume(p)
+	d.parked = !more
+	switch {
+	case n == len(p):
+		d.rest = nil
+	case kept:
+		d.rest = p[n:]
+	default:
+		d.rest = append([]byte(nil), p[n:]...)
+	}
+}
+
+// unpark goes on with what was kept. It reports whether to read on.
+func (d *Descriptor) unpark() bool {
+	d.parked = false
+	for len(d.rest) > 0 && !d.parked {
+		d.consume(d.rest, true)
+	}
+	return !d.parked
+}
+
+func (d *Descriptor) lost(err error) {
+	d.over = true
+	d.r.Lost(err)
+}
+
+// poller waits for events of many sockets. Its goroutine is there while it has
+// any.
+type poller struct {
+	mu    sync.Mutex // guards the rest; never held across a callback
+	epoll int
+	wake  int // an eventfd
+	file  *os.File
+	slots []slot
+	free  []int32
+	count int
+	ready []*Descriptor // Resume was called
+}
+
+// slot is where an event finds its connection. An event that was on its way
+// when its connection closed carries an older generation: nothing is looked up
+// by descriptor number, which may be another's by then.
+type slot struct {
+	d   *Descriptor
+	gen uint32
+}
+
+// wakeSlot is the slot number of the eventfd.
+const wakeSlot = -1
+
+// add registers d and starts the loop if this is the first. d.mu is held.
+func (p *poller) add(d *Descriptor) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.file == nil {
+		if err := p.open(); err != nil {
+			return err
+		}
+	}
+	var i int32
+	if n := len(p.free); n > 0 {
+		i, p.free = p.free[n-1], p.free[:n-1]
+	} else {
+		i = int32(len(p.slots))
+		p.slots = append(p.slots, slot{})
+	}
+	s := &p.slots[i]
+	// Edge-triggered, with both directions at once, so that nothing is ever
+	// changed afterwards: one system call for the life of a connection.
+	ev := unix.EpollEvent{
+		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET,
+		Fd:     i, Pad: int32(s.gen),
+	}
+	if err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, int(d.fd), &ev); err != nil {
+		p.free = append(p.free, i)
+		if p.count == 0 {
+			p.kick()
+		}
+		return os.NewSyscallError("epoll_ctl", err)
+	}
+	s.d, d.slot = d, i
+	p.count++
+	return nil
+}
+
+// open makes the epoll instance and starts the loop. p.mu is held.
+func (p *poller) open() error {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("epoll_create1", err)
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err == nil {
+		ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: wakeSlot}
+		err = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, wake, &ev)
+	}
+	if err == nil {
+		// A non-blocking descriptor is one that the runtime's poller accepts.
+		err = unix.SetNonblock(epoll, true)
+	}
+	if err != nil {
+		unix.Close(epoll)
+		if wake >= 0 {
+			unix.Close(wake)
+		}
+		return os.NewSyscallError("eventfd", err)
+	}
+	p.epoll, p.wake = epoll, wake
+	p.file = os.NewFile(uintptr(epoll), "epoll")
+	raw, err := p.file.SyscallConn()
+	if err != nil {
+		p.close()
+		return err
+	}
+	go p.run(raw)
+	return nil
+}
+
+func (p *poller) close() {
+	p.file.Close()
+	unix.Close(p.wake)
+	p.file = nil
+}
+
+func (p *poller) kick() {
+	one := [8]byte{0: 1}
+	unix.Write(p.wake, one[:])
+}
+
+// forget deregisters a socket, whose mutex is held, so that it is still open.
+func (p *poller) forget(fd int) {
+	// The epoll descriptor stays while p.count counts this socket.
+	unix.EpollCtl(p.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+}
+
+// release gives a slot back.
+func (p *poller) release(i int32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.slots[i].d = nil
+	p.slots[i].gen++
+	p.free = append(p.free, i)
+	p.count--
+	if p.count == 0 {
+		p.kick() // the loop ends, unless another comes first
+	}
+}
+
+// wakeFor puts d into the loop's next turn.
+func (p *poller) wakeFor(d *Descriptor) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.file == nil {
+		return // d was closed, being no longer counted
+	}
+	p.ready = append(p.ready, d)
+	if len(p.ready) == 1 {
+		p.kick()
+	}
+}
+
+// run is the loop. It parks in the runtime's poller, which watches the epoll
+// descriptor: a thread blocked in epoll_wait would hold a processor back from
+// the shards until the runtime noticed.
+func (p *poller) run(raw syscall.RawConn) {
+	var (
+		buf    = make([]byte, readBuffer)
+		events [eventsPerWait]unix.EpollEvent
+		found  [eventsPerWait]*Descriptor
+		again  []*Descriptor // had their turn and may have more
+		ready  []*Descriptor
+		n      int
+	)
+	wait := func(fd uintptr) bool {
+		var err error
+		n, err = unix.EpollWait(int(fd), events[:], 0)
+		if err != nil {
+			n = 0
+			return err == unix.EINTR
+		}
+		return n > 0 || len(again) > 0
+	}
+	for {
+		if err := raw.Read(wait); err != nil {
+			n = 0 // cannot happen before close, which is ours
+		}
+		p.mu.Lock()
+		if p.count == 0 {
+			p.close()
+			p.ready, p.slots, p.free = nil, nil, nil
+			p.mu.Unlock()
+			return
+		}
+		for i, e := range events[:n] {
+			found[i] = nil
+			if e.Fd == wakeSlot {
+				drain(p.wake)
+			} else if s := p.slots[e.Fd]; s.gen == uint32(e.Pad) {
+				found[i] = s.d
+			}
+		}
+		ready, p.ready = p.ready, ready[:0]
+		p.mu.Unlock()
+
+		turn := again
+		again = nil
+		for _, d := range turn {
+			if d.read(buf, true) {
+				again = append(again, d)
+			}
+		}
+		for i, d := range found[:n] {
+			if d != nil && d.handle(events[i].Events, buf) {
+				again = append(again, d)
+			}
+		}
+		for i, d := range ready {
+			ready[i] = nil
+			if d.unpark() && d.read(buf, true) {
+				again = append(again, d)
+			}
+		}
+		clear(found[:n])
+	}
+}
+
+// handle acts on what the kernel said about d and reports whether d wants
+// another turn.
+func (d *Descriptor) handle(events uint32, buf []byte) (again bool) {
+	const broken = unix.EPOLLERR | unix.EPOLLHUP
+	if events&(unix.EPOLLOUT|broken) != 0 && d.want.CompareAndSwap(true, false) {
+		d.r.Writable()
+	}
+	if d.parked && events&broken != 0 && !d.over {
+		d.lost(unix.ECONNRESET) // what waits unread has nobody to answer to
+	}
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|broken) != 0 {
+		return d.read(buf, events&(unix.EPOLLRDHUP|broken) != 0)
+	}
+	return false
+}
+
+func drain(fd int) {
+	var b [8]byte
+	unix.Read(fd, b[:])
+}

@@ -1,0 +1,10 @@
+//go:build !linux
+
+package netwire
+
+import "net"
+
+// pollers are there on Linux alone.
+type pollers struct{}
+
+func (*pollers) take(net.Conn, Reader) Wire { return nil }

@@ -1,0 +1,269 @@
+package transport
+
+import (
+	"errors"
+	"log/slog"
+	"sync/atomic"
+
+	"github.com/fanfare/fanfare/engine"
+	"github.com/fanfare/fanfare/transport/subprotocol"
+)
+
+// SessionOptions are what a [Session] needs to know of its connection.
+type SessionOptions struct {
+	// Decoder reads the client's messages. Required.
+	Decoder subprotocol.Decoder
+	// Encoding makes the bytes of messages to the client: the subprotocol in the
+	// door's framing. Required.
+	Encoding engine.Encoding
+	// Subprotocol is the name of the negotiated subprotocol; empty for none.
+	Subprotocol string
+	// Raw says that the client has no envelope, and so no acknowledgements: a
+	// request of its that fails ends the connection (Azure Web PubSub, raw
+	// WebSocket clients).
+	Raw bool
+	// WirePings says that the wire has pings of its own.
+	WirePings bool
+	// Received, if set, is called for each message of the client with its size
+	// in bytes, before it is decoded. It must not block.
+	Received func(bytes int)
+	// Logger gets a line when a client is closed for what it sent. Default: discard.
+	Logger *slog.Logger
+}
+
+// Reasons that clients are closed with, in the service's own words.
+const (
+	// ReasonInvalidFrame goes with [engine.CloseProtocolError].
+	ReasonInvalidFrame = "The client frame is invalid."
+	// ReasonTooLarge goes with [engine.CloseTooLarge].
+	ReasonTooLarge = "The client message is too large."
+	// ReasonInternal goes with [engine.CloseInternalError].
+	ReasonInternal = "Internal server error"
+)
+
+// Session is a [Wire] joined to an [engine.Conn]. [Session.Open] begins it.
+//
+// Message, WirePing and Refuse are for the one goroutine that reads the wire; the
+// other methods may be called at any time, by any goroutine. None of them blocks.
+type Session struct {
+	// Fixed by Open.
+	wire     Wire
+	decoder  subprotocol.Decoder
+	received func(int)
+	log      *slog.Logger
+	raw      bool
+
+	conn  atomic.Pointer[engine.Conn] // nil until Open has returned
+	early atomic.Bool                 // Writable was called before that
+	state atomic.Uint32
+}
+
+// The states of a session.
+const (
+	reading uint32 = iota
+	paused         // the engine's lane is full; it will call resume
+	resumed        // resume came before Do had returned to say that the lane is full
+	ended          // the connection is over; what comes in is discarded
+)
+
+// Open admits the connection: it makes s the session of w and a's connection.
+// The door starts reading w once Open has returned. If Open fails the wire has
+// not been used and still belongs to the door.
+func (s *Session) Open(a *engine.Admission, w Wire, o *SessionOptions) error {
+	s.wire, s.decoder, s.raw = w, o.Decoder, o.Raw
+	s.received = o.Received
+	if s.log = o.Logger; s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	c, err := a.Open(w, &engine.OpenOptions{
+		Encoding:    o.Encoding,
+		Subprotocol: o.Subprotocol,
+		WirePings:   o.WirePings,
+		Resume:      s.resume,
+		Ended:       s.over,
+	})
+	if err != nil {
+		return err
+	}
+	s.conn.Store(c)
+	if s.early.Load() {
+		c.Writable()
+	}
+	return nil
+}
+
+// Conn returns the engine's record of the connection; nil before Open.
+func (s *Session) Conn() *engine.Conn { return s.conn.Load() }
+
+// Over reports whether the logical connection has ended. The wire may outlive it
+// for a closing handshake; messages that come in are discarded.
+func (s *Session) Over() bool { return s.state.Load() == ended }
+
+// Wants reports whether the session takes messages now: the engine may have
+// enough of them for the moment.
+func (s *Session) Wants() bool { return s.state.Load() != paused }
+
+// Message takes one whole message of the client, which arrived as f. It keeps
+// nothing of p. It reports whether it wants more; if not, the door stops reading
+// until the wire's Resume is called.
+func (s *Session) Message(f subprotocol.Frame, p []byte) (more bool) {
+	if s.Over() {
+		return true
+	}
+	if s.received != nil {
+		s.received(len(p))
+	}
+	in, err := s.decoder.Decode(f, p)
+	if err != nil {
+		s.refuse(err)
+		return true
+	}
+	switch in.Kind {
+	case subprotocol.InRequest:
+		return s.do(in.Request)
+	case subprotocol.InPing:
+		s.conn.Load().Post(pong)
+	case subprotocol.InSequenceAck:
+		// No connection of this build numbers its deliveries; those that do not
+		// ignore it.
+	}
+	return true
+}
+
+// pong is immutable, as all messages are, so all connections share it.
+var pong = &engine.Message{Kind: engine.KindPong}
+
+// do hands r to the engine and reports whether its lane has room for more.
+func (s *Session) do(r *engine.Request) (more bool) {
+	c := s.conn.Load()
+	r.CancelOnEnd = s.raw
+	if c.Do(r, s.completion(c, r)) {
+		return true
+	}
+	if s.state.CompareAndSwap(reading, paused) {
+		return false
+	}
+	s.state.CompareAndSwap(resumed, reading)
+	return true
+}
+
+// resume is called by the engine once for each time that Do returned false.
+func (s *Session) resume() {
+	if s.state.CompareAndSwap(paused, reading) {
+		s.wire.Resume()
+	} else if !s.state.CompareAndSwap(reading, resumed) && s.state.CompareAndSwap(paused, reading) {
+		s.wire.Resume() // it became paused between the two looks
+	}
+}
+
+// over is called by the engine when the connection has ended. The wire is read
+// on, for the far end's goodbye.
+func (s *Session) over() {
+	if s.state.Swap(ended) == paused {
+		s.wire.Resume()
+	}
+}
+
+// completion returns what is to be done with r's outcome. r belongs to the engine
+// by the time it is known.
+func (s *Session) completion(c *engine.Conn, r *engine.Request) func(error) {
+	switch {
+	case s.raw:
+		return s.rawDone
+	case r.HasAck:
+		id := r.AckID
+		return func(err error) {
+			c.Post(&engine.Message{Kind: engine.KindAck, AckID: id, Err: engineError(err)})
+		}
+	default:
+		return ignore
+	}
+}
+
+// ignore drops the outcome of a request that asked for no acknowledgement: the
+// client is told nothing, not even of a failure.
+func ignore(error) {}
+
+// rawDone ends a raw client whose request failed: it has no acknowledgements to
+// be told by.
+func (s *Session) rawDone(err error) {
+	if err == nil || engine.CodeOf(err) == engine.CodeClosed {
+		return
+	}
+	c := s.conn.Load()
+	if engine.CodeOf(err) == engine.CodeForbidden {
+		s.log.Info("closed a raw client for want of a permission", "connection", c.ID(), "hub", c.Hub().Name(), "error", err)
+		c.End(engine.EndProtocol, engine.ClosePolicy, "", "No permission to send to the group.")
+		return
+	}
+	c.End(engine.EndEvent, engine.CloseInternalError, "", ReasonInternal)
+}
+
+// engineError returns err as the engine's own type; nil for nil.
+func engineError(err error) *engine.Error {
+	if err == nil {
+		return nil
+	}
+	var e *engine.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &engine.Error{Code: engine.CodeInternal, Message: ReasonInternal, Err: err}
+}
+
+// Refuse closes the connection because of what the client sent: with code, and
+// with reason, which the client sees. detail is for the log; it holds no payload.
+// What comes in afterwards is discarded.
+func (s *Session) Refuse(code engine.CloseCode, reason, detail string) {
+	if s.Over() {
+		return
+	}
+	c := s.conn.Load()
+	s.log.Info("closed a client that broke its protocol", "connection", c.ID(), "hub", c.Hub().Name(),
+		"code", int(code), "reason", reason, "detail", detail)
+	c.End(engine.EndProtocol, code, "", reason)
+}
+
+func (s *Session) refuse(err error) {
+	var r *subprotocol.RefusedError
+	if errors.As(err, &r) {
+		s.Refuse(r.Code, r.Reason, r.Detail)
+		return
+	}
+	s.Refuse(engine.CloseInternalError, ReasonInternal, err.Error())
+}
+
+// WirePing answers a ping of the wire itself, echoing payload, of which it keeps
+// nothing.
+func (s *Session) WirePing(payload []byte) {
+	if s.Over() {
+		return
+	}
+	s.conn.Load().Post(&engine.Message{
+		Kind:    engine.KindWirePong,
+		Payload: engine.Payload{Type: engine.Binary, Data: append([]byte(nil), payload...)},
+	})
+}
+
+// Heard notes a sign of life. A door calls it for whatever it reads.
+func (s *Session) Heard() { s.conn.Load().Heard() }
+
+// Gone tells that the client said goodbye with code and text, or, with
+// [engine.CloseAbnormal], that the wire is lost.
+func (s *Session) Gone(code engine.CloseCode, text string) { s.conn.Load().Gone(code, text) }
+
+// Stuck cuts the connection: the client has taken nothing for too long.
+func (s *Session) Stuck(detail string) { s.conn.Load().Abort(engine.EndSlow, detail) }
+
+// Writable passes on that the wire has room again. It may be called before Open
+// has returned, since the engine writes the first message by then.
+func (s *Session) Writable() {
+	c := s.conn.Load()
+	if c == nil {
+		s.early.Store(true)
+		if c = s.conn.Load(); c == nil {
+			return // Open will see early
+		}
+	}
+	c.Writable()
+}

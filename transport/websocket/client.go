@@ -1,0 +1,130 @@
+package websocket
+
+import (
+	"errors"
+	"net"
+	"os"
+
+	"github.com/gobwas/ws"
+
+	"github.com/fanfare/fanfare/engine"
+	"github.com/fanfare/fanfare/transport"
+	"github.com/fanfare/fanfare/transport/internal/netwire"
+	"github.com/fanfare/fanfare/transport/subprotocol"
+)
+
+// client is one connection of the door: frames between a wire and a session.
+type client struct {
+	session transport.Session
+	wire    netwire.Wire
+
+	// Owned by the wire's reading goroutine.
+	reader reader
+	state  clientState
+}
+
+type clientState uint8
+
+const (
+	clientOpen clientState = iota
+	// clientDeaf broke the framing: its bytes mean nothing any more, and are
+	// discarded until it is gone. Unread, they would make the kernel answer the
+	// close with a reset, which may destroy the close frame on its way.
+	clientDeaf
+	// clientGone has said goodbye, or was lost.
+	clientGone
+)
+
+var (
+	_ netwire.Reader = (*client)(nil)
+	_ receiver       = (*client)(nil)
+)
+
+// open makes a client of c and joins it to a. rest is what has been read of it.
+func (h *Handler) open(a *engine.Admission, c net.Conn, rest []byte, o *transport.SessionOptions, deflate bool) error {
+	cl := &client{reader: reader{limit: h.limits.MessageBytes, deflate: deflate}}
+	cl.wire = h.wires.New(c, cl)
+	if err := cl.session.Open(a, cl.wire, o); err != nil {
+		cl.wire.Close(false)
+		return err
+	}
+	cl.wire.Start(rest)
+	return nil
+}
+
+// Consume implements [netwire.Reader].
+func (c *client) Consume(p []byte) (n int, more bool) {
+	if c.state != clientOpen {
+		return len(p), true
+	}
+	if !c.session.Wants() {
+		return 0, false
+	}
+	c.session.Heard()
+	n, more, err := c.reader.feed(p, c)
+	if err != nil {
+		c.state = clientDeaf
+		c.refuse(err)
+	}
+	if c.state != clientOpen {
+		c.reader.part = nil
+		return len(p), true
+	}
+	return n, more
+}
+
+// message implements receiver.
+func (c *client) message(op ws.OpCode, compressed bool, p []byte) (more bool) {
+	if compressed {
+		var err *frameError
+		if p, err = inflate(p, c.reader.limit); err != nil {
+			c.refuse(err)
+			return true
+		}
+	}
+	frame := subprotocol.TextFrame
+	if op == ws.OpBinary {
+		frame = subprotocol.BinaryFrame
+	}
+	return c.session.Message(frame, p)
+}
+
+// control implements receiver.
+func (c *client) control(op ws.OpCode, p []byte) (more bool) {
+	switch op {
+	case ws.OpPing:
+		c.session.WirePing(p)
+	case ws.OpClose:
+		code, text, err := parseClose(p)
+		if err != nil {
+			c.state = clientDeaf
+			c.refuse(err)
+			return false
+		}
+		c.state = clientGone
+		c.session.Gone(code, text)
+		return false
+	}
+	return true
+}
+
+// refuse implements receiver.
+func (c *client) refuse(err *frameError) {
+	c.session.Refuse(err.code, err.reason, err.detail)
+}
+
+// Lost implements [netwire.Reader].
+func (c *client) Lost(err error) {
+	if c.state == clientGone {
+		return
+	}
+	c.state = clientGone
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.session.Stuck("nothing could be written to the client for too long")
+		return
+	}
+	c.session.Gone(engine.CloseAbnormal, "")
+}
+
+// Writable implements [netwire.Reader].
+func (c *client) Writable() { c.session.Writable() }

@@ -1,0 +1,37 @@
+// Package websocket is the door for clients that speak WebSocket (RFC 6455): raw
+// ones, and those that offer one of Azure Web PubSub's subprotocols.
+//
+// Its noun is the [Handler], an [http.Handler] that serves /client/hubs/{hub}, and
+// the older /client/?hub={hub}. It reads the path itself, as it was escaped, and
+// so stands ahead of any [http.ServeMux]; what is not its own it passes to
+// Options.Fallback.
+//
+// # The way in
+//
+// A client is checked in the service's order: is it a WebSocket upgrade (400), is
+// the hub's name valid (400), does it want to recover a connection (101, then
+// closed 1008), do its credentials hold (401, 400), are the parameters of raw mode
+// valid (400), does it offer a subprotocol that can be served (400), and does the
+// event handler want it (the handler's own status, 500 if it failed). The body of
+// a refusal is one line that names the rule and what would pass; the log gets one
+// line, which holds more. Neither holds a secret.
+//
+// # Promises
+//
+//   - The handler returns once the connection is open. Its life hangs on the
+//     engine, never on the request.
+//   - An idle connection over plain TCP on Linux owns no goroutine, no buffer and
+//     no net.Conn. Elsewhere, and over TLS, it owns one reading goroutine.
+//   - What a stranger sends is bounded: a message by Limits.MessageBytes over all
+//     its fragments and after decompression, and what it announces costs nothing
+//     until it arrives. Frames are held to RFC 6455 strictly.
+//   - Nothing a client does, or leaves undone, holds another one up.
+//
+// # Caveats
+//
+// The Origin header is not looked at. A browser sends it so that servers which
+// know their users by cookie can tell strangers' pages from their own; here a
+// client shows a token, which a stranger's page does not have. An embedder whose
+// [transport.Authenticator] goes by cookies must check Origin there: Credentials
+// hold the request's headers.
+package websocket

@@ -1,0 +1,125 @@
+package websocket
+
+import (
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/fanfare/fanfare/engine"
+	"github.com/fanfare/fanfare/transport"
+	"github.com/fanfare/fanfare/transport/internal/netwire"
+	"github.com/fanfare/fanfare/transport/subprotocol"
+)
+
+// Options are the knobs of a [Handler]. Nil and zero mean the defaults.
+type Options struct {
+	// Fallback serves the requests that are not for this door. Default: 404.
+	Fallback http.Handler
+	// Logger gets a line for each refusal. Default: discard.
+	Logger *slog.Logger
+	// Observer is told what metrics count.
+	Observer Observer
+
+	// HandshakeTimeout bounds the authentication of a client, and the writing of
+	// the answer to it. The connect event has its own bound, Limits.EventTimeout
+	// of the engine. Default 10 s.
+	HandshakeTimeout time.Duration
+	// UnauthenticatedConnections bounds the clients that are being authenticated
+	// at one time; more are refused with 503. Default 1000.
+	UnauthenticatedConnections int
+
+	// Compression accepts permessage-deflate (RFC 7692), without context
+	// takeover, from clients that offer it. It costs processor time for each
+	// message and encoding, though not for each receiver. Default: off.
+	Compression bool
+	// Portable makes every connection use the runtime's network poller and a
+	// reading goroutine, as those that are not plain TCP on Linux do anyway.
+	Portable bool
+
+	// PublicEndpoint is what clients call this service, such as
+	// "https://rt.example.com": scheme and host of Credentials.Audience. Default:
+	// the scheme and host that a client's request names.
+	PublicEndpoint string
+	// TrustedProxies are the addresses whose X-Forwarded-Proto, -Host and -For
+	// headers are believed. Default: none.
+	TrustedProxies []netip.Prefix
+}
+
+// Observer is told what happens at the door, for metrics. Any member may be nil.
+// The functions are called on hot paths and must not block.
+type Observer struct {
+	// Refused is called for each client that was not let in, with the HTTP
+	// status it got and the rule that refused it. hub is empty if the client
+	// named none that is valid.
+	Refused func(hub engine.HubName, status int, rule string)
+	// Received is called for each whole message of a client, with its size after
+	// decompression.
+	Received func(hub engine.HubName, bytes int)
+}
+
+// Handler is the door. It is safe for concurrent use and needs no closing: its
+// connections end with the engine, and what they share ends with the last of them.
+type Handler struct {
+	engine *engine.Engine
+	auth   transport.Authenticator
+	o      Options
+	limits engine.Limits
+	wires  netwire.Group
+
+	// Encodings, one for all connections that can share bytes.
+	jsonCodec   codec
+	knocking    atomic.Int64 // clients that are being authenticated
+	rawEncoding [2]engine.Encoding
+}
+
+// codec is a subprotocol of this build.
+type codec struct {
+	decoder  subprotocol.Decoder
+	encoding [2]engine.Encoding // without and with compression
+}
+
+// NewHandler returns the door to e. auth says who its clients are.
+func NewHandler(e *engine.Engine, auth transport.Authenticator, o *Options) *Handler {
+	h := &Handler{engine: e, auth: auth, limits: e.Limits()}
+	if o != nil {
+		h.o = *o
+	}
+	if h.o.Fallback == nil {
+		h.o.Fallback = http.NotFoundHandler()
+	}
+	if h.o.Logger == nil {
+		h.o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if h.o.HandshakeTimeout == 0 {
+		h.o.HandshakeTimeout = 10 * time.Second
+	}
+	if h.o.UnauthenticatedConnections == 0 {
+		h.o.UnauthenticatedConnections = 1000
+	}
+	h.wires.Portable = h.o.Portable
+
+	enc, dec := subprotocol.JSON()
+	h.jsonCodec = codec{dec, encodings(enc)}
+	raw, _ := subprotocol.Raw(subprotocol.SendEvent, "", false)
+	h.rawEncoding = encodings(raw)
+	return h
+}
+
+func encodings(c subprotocol.Encoder) [2]engine.Encoding {
+	return [2]engine.Encoding{encoding{codec: c}, encoding{codec: c, deflate: true}}
+}
+
+// ServeHTTP implements [http.Handler].
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	t, mine := parseTarget(r.URL)
+	if !mine {
+		h.o.Fallback.ServeHTTP(w, r)
+		return
+	}
+	k := knock{h: h, w: w, r: r}
+	if err := k.serve(t); err != nil {
+		k.refuse(err)
+	}
+}

@@ -1,0 +1,602 @@
+package websocket
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/gobwas/httphead"
+	"github.com/gobwas/ws"
+
+	"github.com/fanfare/fanfare/engine"
+	"github.com/fanfare/fanfare/transport"
+	"github.com/fanfare/fanfare/transport/subprotocol"
+)
+
+// target is what a path of this door names.
+type target struct {
+	hub  string // unescaped, not yet checked
+	path string // as a token's audience spells it
+	// absent names a kind of client that this build does not serve.
+	absent string
+}
+
+// parseTarget reads the path as it was escaped: an escaped slash is part of a
+// name, and so are dots. It reports whether the path is one of this door's.
+func parseTarget(u *url.URL) (t target, mine bool) {
+	path := u.EscapedPath()
+	switch {
+	case path == "/client" || path == "/client/":
+		// The older form. Tokens for it are addressed to the newer one.
+		t.hub = lastQuery(u.Query(), "hub")
+		t.path = "/client/hubs/" + url.PathEscape(t.hub)
+		return t, true
+	case strings.HasPrefix(path, "/clients/mqtt/hubs/"):
+		return target{absent: "MQTT"}, true
+	case strings.HasPrefix(path, "/clients/socketio/hubs/"):
+		return target{absent: "Socket.IO"}, true
+	}
+	segment, ok := strings.CutPrefix(path, "/client/hubs/")
+	if !ok || strings.Contains(segment, "/") {
+		return t, false
+	}
+	hub, err := url.PathUnescape(segment)
+	if err != nil {
+		hub = segment // EscapedPath has no bad escapes; were there one, it is no hub's name
+	}
+	return target{hub: hub, path: path}, true
+}
+
+func lastQuery(q url.Values, name string) string {
+	if v := q[name]; len(v) > 0 {
+		return v[len(v)-1]
+	}
+	return ""
+}
+
+// knock is one request to be let in.
+type knock struct {
+	h   *Handler
+	w   http.ResponseWriter
+	r   *http.Request
+	hub engine.HubName
+}
+
+// serve lets the client in, or says why not. After the answer 101 it returns nil
+// whatever happens. The checks come in the order that Azure Web PubSub has them.
+func (k *knock) serve(t target) error {
+	if t.absent != "" {
+		return &refusal{http.StatusNotFound, engine.Errorf(engine.CodeUnsupported, "client.kind",
+			"This build does not serve %s clients. WebSocket clients connect to /client/hubs/{hub}.", t.absent)}
+	}
+	if err := k.checkUpgrade(); err != nil {
+		return err
+	}
+	hub, err := engine.ParseHubName(t.hub)
+	if err != nil {
+		return err
+	}
+	k.hub = hub
+	query := k.r.URL.Query()
+	offered, err := k.offered()
+	if err != nil {
+		return err
+	}
+	if recovering(query) {
+		return k.refuseRecovery(offered)
+	}
+	identity, err := k.authenticate(t, query)
+	if err != nil {
+		return err
+	}
+	raw, err := parseRaw(query)
+	if err != nil {
+		return err
+	}
+	if err := servable(offered); err != nil {
+		return err
+	}
+	admission, err := k.admit(identity, query, offered)
+	if err != nil {
+		return err
+	}
+	chosen, err := choose(admission.Subprotocol(), offered)
+	if err != nil {
+		admission.Abandon(err.Error())
+		return err
+	}
+	return k.upgrade(admission, chosen, raw)
+}
+
+// checkUpgrade checks that this is a WebSocket handshake (RFC 6455 section 4.2.1).
+func (k *knock) checkUpgrade() error {
+	r := k.r
+	want := func(what, got, want string) error {
+		return engine.Errorf(engine.CodeInvalid, "websocket.upgrade",
+			"This is no WebSocket handshake: %s is %s, expected %s.", what, excerpt(got), want)
+	}
+	switch {
+	case r.Method != http.MethodGet:
+		return want("the method", r.Method, "GET")
+	case !r.ProtoAtLeast(1, 1) || r.ProtoMajor > 1:
+		return want("the version of HTTP", r.Proto, "HTTP/1.1")
+	case !hasToken(r.Header.Values("Connection"), "upgrade"):
+		return want("the Connection header", strings.Join(r.Header.Values("Connection"), ", "), "Upgrade")
+	case !strings.EqualFold(r.Header.Get("Upgrade"), "websocket"):
+		return want("the Upgrade header", r.Header.Get("Upgrade"), "websocket")
+	case len(r.Header.Get("Sec-Websocket-Key")) != 24:
+		return want("the Sec-WebSocket-Key header", r.Header.Get("Sec-Websocket-Key"), "16 bytes in base64")
+	case r.Header.Get("Sec-Websocket-Version") == "":
+		return want("the Sec-WebSocket-Version header", "", "13")
+	case r.Header.Get("Sec-Websocket-Version") != "13":
+		k.w.Header().Set("Sec-WebSocket-Version", "13")
+		return &refusal{http.StatusUpgradeRequired, engine.Errorf(engine.CodeInvalid, "websocket.version",
+			"The WebSocket version is %s, expected 13.", excerpt(r.Header.Get("Sec-Websocket-Version")))}
+	}
+	return nil
+}
+
+func hasToken(values []string, token string) bool {
+	for _, v := range values {
+		for t := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(t), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// offered returns the subprotocols the client offers, in its order and spelling.
+func (k *knock) offered() ([]string, error) {
+	var names []string
+	for _, v := range k.r.Header.Values("Sec-Websocket-Protocol") {
+		if !httphead.ScanTokens([]byte(v), func(t []byte) bool {
+			names = append(names, string(t))
+			return true
+		}) {
+			return nil, engine.Errorf(engine.CodeInvalid, "websocket.subprotocol",
+				"The Sec-WebSocket-Protocol header is %s, expected names separated by commas.", excerpt(v))
+		}
+	}
+	return names, nil
+}
+
+// recovering reports whether the client names a connection to recover.
+func recovering(query url.Values) bool {
+	for name, values := range query {
+		if strings.EqualFold(name, "awps_connection_id") && len(values) > 0 && values[len(values)-1] != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// reasonNotRecovered makes a client of a reliable subprotocol give up its
+// connection and begin a new one; an HTTP status would make it try again.
+const reasonNotRecovered = "The connection could not be recovered."
+
+// refuseRecovery completes the handshake, so that the client can be told: no
+// connection of this build can be recovered.
+func (k *knock) refuseRecovery(offered []string) error {
+	h := k.h
+	defer h.knocking.Add(-1)
+	if h.knocking.Add(1) > int64(h.o.UnauthenticatedConnections) {
+		return k.crowded()
+	}
+	protocol := ""
+	for _, name := range offered {
+		if _, support := subprotocol.Known(name); support != subprotocol.Unknown {
+			protocol = name
+			break
+		}
+	}
+	c, rest, err := k.accept(protocol, false)
+	if err != nil {
+		return nil
+	}
+	k.note(http.StatusSwitchingProtocols, engine.Errorf(engine.CodeNotFound, "recovery.connection", reasonNotRecovered))
+	c.SetDeadline(time.Now().Add(h.limits.CloseTimeout))
+	body := appendClose(nil, engine.ClosePolicy, reasonNotRecovered)
+	c.Write(append(appendHeader(nil, ws.OpClose, false, len(body)), body...))
+	awaitClose(c, rest)
+	c.Close()
+	return nil
+}
+
+// awaitClose reads until the client has said goodbye or is gone. Closing first,
+// with bytes unread, would make the kernel reset the connection, and the client
+// might never see the close frame.
+func awaitClose(c net.Conn, rest []byte) {
+	var (
+		r   = reader{mute: true}
+		buf [512]byte
+	)
+	for p := rest; ; {
+		if _, more, bad := r.feed(p, goodbye{}); bad != nil || !more {
+			return
+		}
+		n, err := c.Read(buf[:])
+		if err != nil {
+			return
+		}
+		p = buf[:n]
+	}
+}
+
+// goodbye is a receiver that waits for a close frame.
+type goodbye struct{}
+
+func (goodbye) message(ws.OpCode, bool, []byte) bool { return true }
+func (goodbye) control(op ws.OpCode, _ []byte) bool  { return op != ws.OpClose }
+func (goodbye) refuse(*frameError)                   {}
+
+func (k *knock) crowded() error {
+	return engine.Errorf(engine.CodeUnavailable, "limits.unauthenticatedConnections",
+		"Too many clients are being authenticated at the moment: %d are allowed. Try again later.",
+		k.h.o.UnauthenticatedConnections)
+}
+
+// authenticate asks the authenticator who the client is.
+func (k *knock) authenticate(t target, query url.Values) (engine.Identity, error) {
+	h := k.h
+	defer h.knocking.Add(-1)
+	if h.knocking.Add(1) > int64(h.o.UnauthenticatedConnections) {
+		return engine.Identity{}, k.crowded()
+	}
+	ctx, cancel := context.WithTimeout(k.r.Context(), h.o.HandshakeTimeout)
+	defer cancel()
+	identity, err := h.auth.Authenticate(ctx, k.credentials(t, query))
+	if err != nil && ctx.Err() != nil && k.r.Context().Err() == nil {
+		return identity, &engine.Error{
+			Code: engine.CodeTimeout, Rule: "limits.handshakeTimeout", Err: err,
+			Message: fmt.Sprintf("The credentials could not be checked within %s. Try again later.", h.o.HandshakeTimeout),
+		}
+	}
+	return identity, err
+}
+
+// credentials collects what the client showed.
+func (k *knock) credentials(t target, query url.Values) engine.Credentials {
+	remote, host, scheme := k.addressed()
+	audience := k.h.o.PublicEndpoint
+	if audience == "" {
+		audience = scheme + "://" + host
+	}
+	return engine.Credentials{
+		Hub:              k.hub,
+		Audience:         strings.TrimSuffix(audience, "/") + t.path,
+		Token:            token(query, k.r.Header),
+		PeerCertificates: k.certificates(),
+		RemoteAddr:       remote,
+		Header:           k.r.Header,
+	}
+}
+
+// addressed returns who asks, and the host and scheme it addressed; from the
+// forwarded headers if a trusted proxy asks.
+func (k *knock) addressed() (remote netip.AddrPort, host, scheme string) {
+	r := k.r
+	remote, _ = netip.ParseAddrPort(r.RemoteAddr)
+	host, scheme = r.Host, "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	if !k.h.trusts(remote.Addr()) {
+		return remote, host, scheme
+	}
+	// Of several values the last is the one that the trusted proxy wrote.
+	if v := lastForwarded(r.Header, "X-Forwarded-Host"); v != "" {
+		host = v
+	}
+	switch strings.ToLower(lastForwarded(r.Header, "X-Forwarded-Proto")) {
+	case "https", "wss":
+		scheme = "https"
+	case "http", "ws":
+		scheme = "http"
+	}
+	v := lastForwarded(r.Header, "X-Forwarded-For")
+	if ap, err := netip.ParseAddrPort(v); err == nil {
+		remote = ap
+	} else if a, err := netip.ParseAddr(v); err == nil {
+		remote = netip.AddrPortFrom(a, 0)
+	}
+	return remote, host, scheme
+}
+
+func (h *Handler) trusts(a netip.Addr) bool {
+	for _, p := range h.o.TrustedProxies {
+		if p.Contains(a.Unmap()) || p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+func lastForwarded(header http.Header, name string) string {
+	values := header.Values(name)
+	if len(values) == 0 {
+		return ""
+	}
+	v := values[len(values)-1]
+	return strings.TrimSpace(v[strings.LastIndexByte(v, ',')+1:])
+}
+
+// token returns the bearer token: of the query, whose name may be in any case, or
+// else of the header.
+func token(query url.Values, header http.Header) string {
+	best, found := "", ""
+	for name, values := range query {
+		if !strings.EqualFold(name, "access_token") {
+			continue
+		}
+		// Of several spellings the first in byte order, since a map has no order.
+		for _, v := range values {
+			if v != "" && (found == "" || name < best) {
+				best, found = name, v
+				break
+			}
+		}
+	}
+	if found != "" {
+		return found
+	}
+	scheme, value, ok := strings.Cut(header.Get("Authorization"), " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(value)
+}
+
+func (k *knock) certificates() []*x509.Certificate {
+	if k.r.TLS == nil {
+		return nil
+	}
+	return k.r.TLS.PeerCertificates
+}
+
+// rawMode is how a raw client's messages are meant.
+type rawMode struct {
+	mode   subprotocol.RawMode
+	group  engine.GroupName
+	noEcho bool
+}
+
+func parseRaw(query url.Values) (m rawMode, err error) {
+	m.mode, m.group, m.noEcho, err = subprotocol.ParseRawMode(query)
+	return m, err
+}
+
+// servable refuses a client all of whose subprotocols are known and not in this
+// build: raw, it would take the server's words for something else.
+func servable(offered []string) error {
+	for _, name := range offered {
+		if _, support := subprotocol.Known(name); support != subprotocol.NotBuilt {
+			return nil
+		}
+	}
+	if len(offered) == 0 {
+		return nil
+	}
+	return engine.Errorf(engine.CodeUnsupported, "websocket.subprotocol",
+		"This build does not speak %s; it speaks %s, and raw WebSocket without a subprotocol.",
+		strings.Join(offered, ", "), subprotocol.NameJSON)
+}
+
+// admit asks the hub, which asks the event handler.
+func (k *knock) admit(identity engine.Identity, query url.Values, offered []string) (*engine.Admission, error) {
+	for name := range query {
+		if strings.EqualFold(name, "access_token") {
+			delete(query, name)
+		}
+	}
+	header := make(http.Header, len(k.r.Header)+1)
+	for name, values := range k.r.Header {
+		if name != "Authorization" && !hasPrefixFold(name, "X-ASRS-Internal-") {
+			header[name] = values
+		}
+	}
+	if k.r.Host != "" {
+		header["Host"] = []string{k.r.Host} // net/http keeps it apart
+	}
+	a, err := k.h.engine.Hub(k.hub).Admit(k.r.Context(), &engine.AdmitRequest{
+		Identity:         identity,
+		Subprotocols:     offered,
+		Query:            query,
+		Header:           header,
+		PeerCertificates: k.certificates(),
+	})
+	if err != nil {
+		return nil, &refusal{admitStatus(err), err}
+	}
+	return a, nil
+}
+
+func hasPrefixFold(s, prefix string) bool {
+	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
+}
+
+// choose returns the subprotocol of the connection in the client's spelling: the
+// handler's choice, or else the first that the client offers and this build
+// speaks, or none.
+func choose(choice string, offered []string) (string, error) {
+	if choice == "" {
+		for _, name := range offered {
+			if _, support := subprotocol.Known(name); support == subprotocol.Built {
+				return name, nil
+			}
+		}
+		return "", nil
+	}
+	for _, name := range offered {
+		if !strings.EqualFold(name, choice) {
+			continue
+		}
+		if _, support := subprotocol.Known(name); support == subprotocol.NotBuilt {
+			return "", engine.Errorf(engine.CodeInternal, "connect.subprotocol",
+				"The event handler chose the subprotocol %s, which this build does not speak.", excerpt(choice))
+		}
+		return name, nil
+	}
+	return "", engine.Errorf(engine.CodeInternal, "connect.subprotocol",
+		"The event handler chose the subprotocol %s, which the client did not offer.", excerpt(choice))
+}
+
+// upgrade answers 101 and opens the connection.
+func (k *knock) upgrade(a *engine.Admission, chosen string, raw rawMode) error {
+	h := k.h
+	deflated := h.o.Compression && acceptsDeflate(k.r.Header.Values("Sec-Websocket-Extensions"))
+	c, rest, err := k.accept(chosen, deflated)
+	if err != nil {
+		a.Abandon("The client was gone before the handshake was done.")
+		return nil
+	}
+	variant := 0
+	if deflated {
+		variant = 1
+	}
+	o := &transport.SessionOptions{WirePings: true, Logger: h.o.Logger}
+	if received := h.o.Observer.Received; received != nil {
+		hub := k.hub
+		o.Received = func(n int) { received(hub, n) }
+	}
+	if name, support := subprotocol.Known(chosen); support == subprotocol.Built {
+		o.Subprotocol, o.Decoder, o.Encoding = name, h.jsonCodec.decoder, h.jsonCodec.encoding[variant]
+	} else {
+		_, decoder := subprotocol.Raw(raw.mode, raw.group, raw.noEcho)
+		o.Subprotocol, o.Decoder, o.Encoding, o.Raw = strings.Clone(chosen), decoder, h.rawEncoding[variant], true
+	}
+	if err := h.open(a, c, rest, o, deflated); err != nil {
+		k.note(http.StatusSwitchingProtocols, err)
+	}
+	return nil
+}
+
+// accept takes the connection out of the HTTP server's hands and answers 101. It
+// returns what the client has sent already. On failure the connection is closed.
+func (k *knock) accept(protocol string, deflated bool) (net.Conn, []byte, error) {
+	u := ws.HTTPUpgrader{Timeout: k.h.o.HandshakeTimeout}
+	if protocol != "" {
+		u.Protocol = func(p string) bool { return p == protocol }
+	}
+	if deflated {
+		u.Header = http.Header{"Sec-Websocket-Extensions": {deflateResponse}}
+	}
+	c, rw, _, err := u.Upgrade(k.r, k.w)
+	if err != nil {
+		if c != nil {
+			c.Close()
+		}
+		k.h.o.Logger.Debug("a handshake failed", "hub", k.hub, "remote", k.r.RemoteAddr, "error", err)
+		return nil, nil, err
+	}
+	rest, _ := rw.Reader.Peek(rw.Reader.Buffered())
+	return c, rest, nil
+}
+
+// refusal is an error with an HTTP status of its own.
+type refusal struct {
+	status int
+	err    error
+}
+
+func (r *refusal) Error() string { return r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
+
+// statuses says what a refusal before the connect event is in HTTP.
+var statuses = map[engine.Code]int{
+	engine.CodeInvalid:         http.StatusBadRequest,
+	engine.CodeUnsupported:     http.StatusBadRequest,
+	engine.CodeUnauthenticated: http.StatusUnauthorized,
+	engine.CodeForbidden:       http.StatusForbidden,
+	engine.CodeNotFound:        http.StatusNotFound,
+	engine.CodeConflict:        http.StatusConflict,
+	engine.CodeTooLarge:        http.StatusRequestHeaderFieldsTooLarge,
+	engine.CodeUnavailable:     http.StatusServiceUnavailable,
+	engine.CodeClosed:          http.StatusServiceUnavailable,
+	engine.CodeTimeout:         http.StatusGatewayTimeout,
+}
+
+// admitStatus says what a refusal by the hub is in HTTP: the event handler's own
+// status, 503 for want of room, and 500 for everything that went wrong.
+func admitStatus(err error) int {
+	var e *engine.Error
+	if errors.As(err, &e) && e.Status >= 300 && e.Status <= 599 { // others cannot be sent as a refusal
+		return e.Status
+	}
+	switch code := engine.CodeOf(err); code {
+	case engine.CodeUnavailable, engine.CodeClosed, engine.CodeUnauthenticated, engine.CodeForbidden:
+		return statuses[code]
+	}
+	return http.StatusInternalServerError
+}
+
+// refuse answers with the rule that refused and what would pass, on one line.
+func (k *knock) refuse(err error) {
+	status := http.StatusInternalServerError
+	var own *refusal
+	if errors.As(err, &own) {
+		status = own.status
+	} else if s, ok := statuses[engine.CodeOf(err)]; ok {
+		status = s
+	}
+	k.note(status, err)
+	header := k.w.Header()
+	header.Set("Content-Type", "text/plain; charset=utf-8")
+	header.Set("X-Content-Type-Options", "nosniff")
+	if status == http.StatusUnauthorized {
+		header.Set("WWW-Authenticate", "Bearer")
+	}
+	k.w.WriteHeader(status)
+	if !byHandler(err) { // its status passes through, and nothing else does
+		fmt.Fprintln(k.w, explain(status, err))
+	}
+}
+
+// byHandler reports whether err is the event handler's own refusal.
+func byHandler(err error) bool {
+	var e *engine.Error
+	return errors.As(err, &e) && e.Status != 0
+}
+
+// explain says in one line what may be shown to a stranger.
+func explain(status int, err error) string {
+	var e *engine.Error
+	if !errors.As(err, &e) || e.Message == "" {
+		return http.StatusText(status)
+	}
+	text := strings.Join(strings.Fields(e.Message), " ")
+	if e.Rule != "" {
+		text += " [" + e.Rule + "]"
+	}
+	return text
+}
+
+// note writes the log's line about a refusal.
+func (k *knock) note(status int, err error) {
+	rule, detail := "", ""
+	var e *engine.Error
+	if errors.As(err, &e) {
+		rule, detail = e.Rule, e.Detail
+	}
+	k.h.o.Logger.Info("refused a client", "status", status, "rule", rule, "hub", k.hub,
+		"remote", k.r.RemoteAddr, "error", err.Error(), "detail", detail)
+	if f := k.h.o.Observer.Refused; f != nil {
+		f(k.hub, status, rule)
+	}
+}
+
+// excerpt quotes at most 64 bytes of what a stranger sent.
+func excerpt(s string) string {
+	if len(s) > 64 {
+		return fmt.Sprintf("%q... (%d bytes)", s[:64], len(s))
+	}
+	return fmt.Sprintf("%q", s)
+}
