@@ -189,6 +189,7 @@ func TestJSONDecodeRefuses(t *testing.T) {
 		{"unfinished", `{"type":"ping"`, "expected , or }"},
 		{"only a brace", `{`, "expected the name"},
 		{"unfinished string", `{"type":"ping`, "unfinished string"},
+		{"unfinished name", `{"type`, "unfinished string"},
 		{"unfinished escape", `{"type":"ping\`, "bad escape"},
 		{"unfinished unicode escape", `{"type":"\u00`, "bad escape"},
 		{"trailing comma", `{"type":"ping",}`, "expected the name"},
@@ -375,6 +376,9 @@ func TestJSONDecodeRefuses(t *testing.T) {
 }
 
 func TestJSONRefusesBinaryFrames(t *testing.T) {
+	if text, binary := subprotocol.TextFrame.String(), subprotocol.BinaryFrame.String(); text != "text" || binary != "binary" {
+		t.Errorf("frames %s and %s", text, binary)
+	}
 	_, dec := subprotocol.JSON()
 	_, err := dec.Decode(subprotocol.BinaryFrame, []byte(`{"type":"ping"}`))
 	var refused *subprotocol.RefusedError
