@@ -100,6 +100,9 @@ type OpenOptions struct {
 	// KindWirePing each HubOptions.KeepAlive, and ends a connection of which
 	// Conn.Heard was not called for two intervals.
 	WirePings bool
+	// Bind is called with the connection before the sink is first used, and
+	// before Open returns. It must not block.
+	Bind func(*Conn)
 	// Resume is called when a lane that was full has room. It must not block.
 	Resume func()
 	// Ended is called once when the logical connection is over, whoever ended
@@ -121,6 +124,9 @@ func (a *Admission) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 		panic("engine: an admission was used twice")
 	}
 	c := a.conn(sink, o)
+	if o.Bind != nil {
+		o.Bind(c)
+	}
 	if err := a.hub.enter(c, a.groups, a.request.TakeOver); err != nil {
 		a.hub.engine.unreserve()
 		a.hub.raiseDisconnected(c, err.Error())

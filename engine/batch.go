@@ -18,6 +18,9 @@ type Batch struct {
 	msgs  []*Message
 	bytes []byte
 	ends  []int // ends[i] is where message i's bytes end
+	// members are the memberships behind the messages, in a batch made for one
+	// connection whose encoding asks for their options; else empty.
+	members []*membership
 }
 
 // Len returns the number of messages.
@@ -51,6 +54,13 @@ func (b *Batch) Release() {
 	}
 }
 
+func (b *Batch) member(i int) *membership {
+	if len(b.members) == 0 {
+		return nil
+	}
+	return b.members[i]
+}
+
 func (b *Batch) start(i int) int {
 	if i == 0 {
 		return 0
@@ -64,7 +74,8 @@ const maxPooledBatch = 1 << 20
 
 func (b *Batch) reset() {
 	clear(b.msgs)
-	b.msgs, b.ends = b.msgs[:0], b.ends[:0]
+	clear(b.members)
+	b.msgs, b.members, b.ends = b.msgs[:0], b.members[:0], b.ends[:0]
 	if cap(b.bytes) > maxPooledBatch {
 		b.bytes = nil
 	}

@@ -168,8 +168,8 @@ func (c *Conn) find(g GroupName) int {
 // manyGroups is how many memberships a connection searches one by one.
 const manyGroups = 16
 
-// join puts c into g and reports whether it was not in it before. The options
-// of a member are replaced.
+// join puts c into g and reports whether that made a membership: not if c was a
+// member with no options, and is to be one.
 func (c *Conn) join(g GroupName, options any) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -177,9 +177,10 @@ func (c *Conn) join(g GroupName, options any) (bool, error) {
 		return false, errConnOver
 	}
 	if i := c.find(g); i >= 0 {
-		// Only shards read options, through membershipOptions, under c.mu.
-		c.memberships[i].options = options
-		return false, nil
+		if options == nil && c.memberships[i].options == nil {
+			return false, nil
+		}
+		c.drop(i) // a new membership: what was published before goes by the old one's options
 	}
 	if most := c.hub.engine.limits.GroupsPerConnection; len(c.memberships) >= most {
 		return false, Errorf(CodeTooLarge, "limits.groupsPerConnection",
@@ -236,20 +237,6 @@ func (c *Conn) groupNames() []GroupName {
 		names[i] = GroupName(m.group.name)
 	}
 	return names
-}
-
-// membershipOptions returns the options with which c joined m's group. It is
-// called by the shard.
-func (c *Conn) membershipOptions(m *Message) any {
-	if m.Group == "" {
-		return nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if i := c.find(m.Group); i >= 0 {
-		return c.memberships[i].options
-	}
-	return nil
 }
 
 // Permitted reports whether the connection may do p to g.

@@ -11,14 +11,20 @@ import (
 // when there is room.
 type lagged struct {
 	tail  []byte // the rest of a message that was taken in part
-	queue []*Message
+	queue []owed
 	head  int
 	bytes int
 }
 
-func (l *lagged) push(m *Message) {
-	l.queue = append(l.queue, m)
-	l.bytes += m.size()
+// owed is a message that waits, and the membership it came by.
+type owed struct {
+	message *Message
+	member  *membership
+}
+
+func (l *lagged) push(o owed) {
+	l.queue = append(l.queue, o)
+	l.bytes += o.message.size()
 }
 
 func (l *lagged) len() int {
@@ -30,28 +36,28 @@ func (l *lagged) len() int {
 }
 
 // pop takes the oldest message off.
-func (l *lagged) pop() *Message {
-	m := l.queue[l.head]
-	l.queue[l.head] = nil
+func (l *lagged) pop() owed {
+	o := l.queue[l.head]
+	l.queue[l.head] = owed{}
 	l.head++
-	l.bytes -= m.size()
+	l.bytes -= o.message.size()
 	if l.head == len(l.queue) {
 		l.queue, l.head = l.queue[:0], 0
 	}
-	return m
+	return o
 }
 
 // unshift puts back messages that were popped, in front of the others.
-func (l *lagged) unshift(msgs []*Message) {
-	for _, m := range msgs {
-		l.bytes += m.size()
+func (l *lagged) unshift(msgs []owed) {
+	for _, o := range msgs {
+		l.bytes += o.message.size()
 	}
 	if l.head >= len(msgs) {
 		l.head -= len(msgs)
 		copy(l.queue[l.head:], msgs)
 		return
 	}
-	l.queue, l.head = append(append([]*Message(nil), msgs...), l.queue[l.head:]...), 0
+	l.queue, l.head = append(append([]owed(nil), msgs...), l.queue[l.head:]...), 0
 }
 
 // beginLag takes c out of step: until it has caught up, what it gets queues in l.
@@ -83,7 +89,7 @@ func (s *shard) reckon(c *Conn) {
 func (s *shard) delay(c *Conn, runs []run) {
 	for _, r := range runs {
 		for i := r.span.From; i < r.span.To; i++ {
-			c.lag.push(r.batch.msgs[i])
+			c.lag.push(owed{r.batch.msgs[i], r.member})
 		}
 	}
 	s.reckon(c)
@@ -153,13 +159,14 @@ func (s *shard) writable(c *Conn) {
 func (s *shard) catchUp(c *Conn) *Batch {
 	b, l, now := s.newBatch(), c.lag, s.engine.clock.Now()
 	for l.head < len(l.queue) && len(b.bytes) < maxCatchUp && b.Len() < maxCatchUp/messageOverhead {
-		m := l.pop()
+		o := l.pop()
+		m := o.message
 		switch {
 		case m.expired(now):
 		case c.codec.own:
 			body, _ := c.codec.encoding.AppendBody(s.scratch[:0], m)
 			s.scratch = body[:0]
-			s.appendOwn(b, c, m, body)
+			s.appendOwn(b, c, m, o.member, body)
 		default:
 			s.append(b, c.codec, m)
 		}

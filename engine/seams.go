@@ -38,15 +38,18 @@ type Backplane interface {
 	// node arrive in order.
 	Start(ctx context.Context, r Receiver) error
 	// Tell passes c on to the nodes that may have its target, and returns once
-	// it is queued. It must not keep c after it returns, but may keep what c
+	// it is queued. It never waits for a node: a full queue is an error of
+	// CodeUnavailable. It must not keep c after it returns, but may keep what c
 	// points to, which is immutable.
 	Tell(ctx context.Context, c *Command) error
 	// Ask passes c on likewise and collects every node's answer. An error means
 	// that at least one node that may be concerned did not answer.
 	Ask(ctx context.Context, c *Command) ([]*Answer, error)
-	// Interest declares that this node has, or no longer has, a target. A node
-	// without interest need not be told or asked. When Interest(on) returns
-	// nil, what others tell from then on arrives here.
+	// Interest declares that this node has, or no longer has, a target: a hub's
+	// connections, a group, a user. Single connections are not declared; whoever
+	// has connections of the hub may have them. A node without interest need not
+	// be told or asked. When Interest(on) returns nil, what others tell from
+	// then on arrives here. Calls for one target come one at a time.
 	Interest(ctx context.Context, hub HubName, t Target, on bool) error
 	// Close leaves the cluster. Nothing is delivered after it returned.
 	Close() error

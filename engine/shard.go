@@ -249,8 +249,9 @@ type plan struct {
 
 // run is a span of one of the turn's batches.
 type run struct {
-	batch *Batch
-	span  Span
+	batch  *Batch
+	span   Span
+	member *membership // in the group that was published to; nil for other targets
 }
 
 // memberSet is a group's members on this shard, those with equal encodings
@@ -349,7 +350,7 @@ func (s *shard) publish(g *group, entries []entry) {
 			continue
 		}
 		for _, m := range ms.members {
-			s.plan(m.conn, b, span)
+			s.plan(m.conn, b, span, m)
 		}
 		for i := range entries {
 			at := s.places[i]
@@ -370,12 +371,15 @@ func (s *shard) publish(g *group, entries []entry) {
 func (s *shard) solo(c *Conn, m *Message) {
 	b := c.codec.solo
 	if s.append(b, c.codec, m) {
-		s.plan(c, b, Span{b.Len() - 1, b.Len()})
+		s.plan(c, b, Span{b.Len() - 1, b.Len()}, nil)
 	}
 }
 
 // plan adds a span to what c gets in this turn.
-func (s *shard) plan(c *Conn, b *Batch, span Span) {
+func (s *shard) plan(c *Conn, b *Batch, span Span, m *membership) {
+	if !c.codec.own {
+		m = nil // nobody asks for its options
+	}
 	if c.plan == 0 {
 		n := len(s.plans)
 		if n < cap(s.plans) {
@@ -384,16 +388,16 @@ func (s *shard) plan(c *Conn, b *Batch, span Span) {
 			s.plans = append(s.plans, plan{})
 		}
 		p := &s.plans[n]
-		p.conn, p.runs = c, append(p.runs[:0], run{b, span})
+		p.conn, p.runs = c, append(p.runs[:0], run{b, span, m})
 		c.plan = int32(n + 1)
 		return
 	}
 	p := &s.plans[c.plan-1]
-	if last := &p.runs[len(p.runs)-1]; last.batch == b && last.span.To == span.From {
+	if last := &p.runs[len(p.runs)-1]; last.batch == b && last.span.To == span.From && last.member == m {
 		last.span.To = span.To
 		return
 	}
-	p.runs = append(p.runs, run{b, span})
+	p.runs = append(p.runs, run{b, span, m})
 }
 
 // leaveOut takes message at of x's shared batch out of c's plan, if it is in it:
@@ -420,10 +424,10 @@ func (s *shard) leaveOut(c *Conn, x *encoder, at int) {
 		default:
 			p.runs = append(p.runs, run{})
 			copy(p.runs[i+1:], p.runs[i:])
-			p.runs[i].span, p.runs[i+1].span = before, after
+			p.runs[i].span, p.runs[i+1].span = before, after // the same member
 		}
 		if len(p.runs) == 0 {
-			p.runs = append(p.runs, run{b, Span{at, at}}) // an empty run keeps the plan in shape
+			p.runs = append(p.runs, run{b, Span{at, at}, nil}) // an empty run keeps the plan in shape
 		}
 		return
 	}
@@ -485,10 +489,10 @@ func (s *shard) deliver(c *Conn, runs []run) int {
 		b := s.newBatch()
 		for _, r := range runs {
 			for i := r.span.From; i < r.span.To; i++ {
-				s.appendOwn(b, c, r.batch.msgs[i], r.batch.Bytes(Span{i, i + 1}))
+				s.appendOwn(b, c, r.batch.msgs[i], r.member, r.batch.Bytes(Span{i, i + 1}))
 			}
 		}
-		s.offer(c, b, []run{{b, Span{0, b.Len()}}})
+		s.offer(c, b, []run{{batch: b, span: Span{0, b.Len()}}})
 		b.Release()
 	default:
 		for len(runs) > 0 && c.state != connDead {
@@ -519,14 +523,18 @@ func (s *shard) mixed(runs []run) bool {
 }
 
 // appendOwn adds a message to a batch for c alone: with c's own prefix, or as it is.
-func (s *shard) appendOwn(b *Batch, c *Conn, m *Message, bytes []byte) {
+func (s *shard) appendOwn(b *Batch, c *Conn, m *Message, member *membership, bytes []byte) {
 	if x := c.codec; x.own {
-		own := Own{Membership: c.membershipOptions(m)}
+		var own Own
+		if member != nil {
+			own.Membership = member.options
+		}
 		if c.numbered && m.Kind == KindData {
 			c.seq++
 			own.Seq = c.seq
 		}
 		b.bytes = x.encoding.AppendPrefix(b.bytes, m, own, len(bytes))
+		b.members = append(b.members, member)
 	}
 	b.bytes = append(b.bytes, bytes...)
 	b.msgs = append(b.msgs, m)
@@ -585,7 +593,7 @@ func (s *shard) try(c *Conn, b *Batch, spans []Span) *lagged {
 				s.deliveredBytes.Add(int64(part))
 				part = 0
 			default:
-				debt.push(b.msgs[i])
+				debt.push(owed{b.msgs[i], b.member(i)})
 				if c.codec.own && c.numbered && b.msgs[i].Kind == KindData {
 					c.seq-- // it was numbered for a write that did not happen
 				}

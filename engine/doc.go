@@ -1,0 +1,45 @@
+// Package engine is the heart of Fanfare: hubs, connections, groups, users,
+// permissions, and the delivery of messages to many connections at once. It
+// imports the standard library only and knows no HTTP, no socket and no JSON.
+//
+// # Nouns
+//
+// An [Engine] is a set of hubs. A [Hub] is an isolation scope; its methods are
+// the verbs of application servers (SendToGroup, AddToGroup, CloseUser, ...). A
+// [Conn] is the record of one client; its methods are what a client may ask,
+// under its roles, and what a door reports. A [Subscription] is a connection in
+// the same program: a first-class member of groups that receives Go values.
+//
+// The engine declares four interfaces: [EventHandler] (ask upstream),
+// [Backplane] (tell and ask other nodes), [Encoding] (a message as bytes) and
+// [Sink] (where bytes go). Everything else is a call from the outside in.
+//
+// # Promises
+//
+// Order: what one publisher sends reaches each receiver in that order. A server's
+// send that returned precedes any later one. What is published after a join
+// returned reaches the joiner; what is published after a leave returned does
+// not. A reply precedes its ack. There is no order between publishers.
+//
+// Delivery: a connection gets each message once, whole, or it is ended. It never
+// sees a gap: one that owes more than [Limits] allow is cut, and its
+// disconnected event says so. Messages to a connection that is ended are lost.
+//
+// Concurrency: everything exported may be called by many goroutines, unless it
+// says otherwise. No publisher waits for a slow reader. Verbs may wait for a
+// shard that is behind, and for other nodes. An idle connection owns no
+// goroutine, buffer or timer.
+//
+// # Inside
+//
+// Connections belong to a few shards, for life. A shard is one goroutine with
+// one queue; messages, acks, joins, leaves and ends are entries of it. A turn
+// takes all that has queued, encodes each message once per encoding, and offers
+// each connection one run of shared bytes. Only a connection's shard uses its
+// sink.
+//
+// Locks, in the order in which they are taken: Conn.mu, Engine.mu, a stripe of a
+// table, group.mu, a shard's queue. None is held across a call of an interface
+// (but for interest.mu, which one target's declarations to the backplane share).
+// None that groups share is held for work proportional to members.
+package engine
