@@ -205,6 +205,17 @@ func (h *Hub) raiseDisconnected(c *Conn, reason string) {
 	}
 }
 
+// eventFailed is what a client's door learns of a handler's failure: that it
+// failed, with the handler's own status and words set apart for doors that pass
+// them on. Whatever code the handler chose, it is not the client's fault.
+func eventFailed(err error) *Error {
+	e := asError(err)
+	return &Error{
+		Code: CodeInternal, Rule: e.Rule, Message: "Internal server error",
+		Detail: e.Detail, Status: e.Status, Reply: e.Reply, Err: err,
+	}
+}
+
 func (h *Hub) tellListeners(set *settings, event string, ev ListenedEvent) {
 	for _, l := range set.listeners {
 		if l.system[event] {
@@ -281,7 +292,7 @@ func (h *Hub) raiseUserEvent(c *Conn, r *Request) error {
 	})
 	if err != nil {
 		e.logFailure("an event handler failed", err, "hub", h.name, "connection", c.id, "event", r.Event)
-		return err
+		return eventFailed(err)
 	}
 	if reply != nil {
 		c.updateState(reply.UpdateState)

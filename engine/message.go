@@ -25,7 +25,9 @@ func (t DataType) String() string {
 	return [...]string{"text", "json", "binary", "protobuf"}[t&3]
 }
 
-// Payload is what a message carries. Data must not change once it is handed over.
+// Payload is what a message carries. Data must not change once it is handed over,
+// and must be what Type says: doors validate what strangers send, but the
+// engine, which knows no JSON, takes a Go program's word.
 type Payload struct {
 	Type DataType
 	Data []byte
