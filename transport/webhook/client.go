@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -215,11 +216,11 @@ func parseOrigin(s string) (origin, host string, err error) {
 	host = s
 	if h, port, serr := net.SplitHostPort(s); serr == nil {
 		host = strings.TrimSuffix(s, ":"+port)
-		if h == "" || port == "" {
+		if _, perr := strconv.ParseUint(port, 10, 16); perr != nil || h == "" {
 			host = ""
 		}
 	}
-	if host == "" || !isPrintable(host) || strings.ContainsAny(host, " /,?#@") || strings.Contains(host, ":") && host[0] != '[' {
+	if host == "" || !isPrintable(s) || strings.ContainsAny(s, " \t/,?#@") || strings.Contains(host, ":") && host[0] != '[' {
 		return "", "", &engine.Error{Code: engine.CodeInvalid, Rule: "event.origin", Target: "origin",
 			Message: "The origin that event handlers are told is not valid.", Detail: "it should be a host name, or a host name and a port, and not a URL"}
 	}

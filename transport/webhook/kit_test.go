@@ -37,11 +37,11 @@ type upstream struct {
 func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	seen := request{r.Method, r.RequestURI, r.Proto, string(body), r.Header.Clone(), time.Now()}
+	u.mu.Lock()
 	list, answer := &u.posts, u.reply
 	if r.Method != http.MethodPost {
 		list, answer = &u.checks, u.validate
 	}
-	u.mu.Lock()
 	*list = append(*list, seen)
 	u.mu.Unlock()
 	switch {
@@ -52,6 +52,13 @@ func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		w.Header().Set("WebHook-Allowed-Origin", "*")
 	}
+}
+
+// now changes the answers while the server runs.
+func (u *upstream) now(change func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	change()
 }
 
 // Posts returns the events received so far; Checks the validation requests.
@@ -104,7 +111,7 @@ func pipes(t *testing.T, h http.Handler) func(http.RoundTripper) http.RoundTripp
 	s := &http.Server{Handler: h}
 	var wg sync.WaitGroup
 	wg.Go(func() { s.Serve(l) })
-	tr := &http.Transport{DialContext: l.dial}
+	tr := &http.Transport{DialContext: l.dial, DisableCompression: true}
 	t.Cleanup(func() {
 		tr.CloseIdleConnections()
 		s.Close()
