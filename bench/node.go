@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/fanfare/fanfare/authn/token"
+	"github.com/fanfare/fanfare/engine"
+	"github.com/fanfare/fanfare/transport"
+	"github.com/fanfare/fanfare/transport/websocket"
+)
+
+// Settings of a node, in its environment.
+const (
+	tlsVariable      = "FANFARE_BENCH_TLS"      // not empty: speak TLS
+	portableVariable = "FANFARE_BENCH_PORTABLE" // not empty: force the portable path
+)
+
+// hub is where everything happens.
+const hub = engine.HubName("bench")
+
+// runNode is the node that is measured: an engine behind the WebSocket door, with
+// access tokens verified, and groups and permissions as a real one has them.
+func runNode(in io.Reader, out io.Writer) error {
+	secret := make([]byte, 48)
+	rand.Read(secret)
+	key := base64.StdEncoding.EncodeToString(secret)
+
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	e, err := engine.New(&engine.Options{Logger: logger})
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	hello := ready{Addr: l.Addr().(*net.TCPAddr).AddrPort(), Key: key}
+	srv := &http.Server{
+		Handler: websocket.NewHandler(e, authenticator(key), &websocket.Options{
+			Logger: logger, Portable: os.Getenv(portableVariable) != "",
+		}),
+		ReadHeaderTimeout: 30 * time.Second,
+		ErrorLog:          log.New(os.Stderr, "http: ", 0),
+	}
+	if os.Getenv(tlsVariable) != "" {
+		cert, roots, err := selfSigned()
+		if err != nil {
+			return err
+		}
+		hello.Roots = roots
+		srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}}
+		l = tls.NewListener(l, srv.TLSConfig)
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	err = answer(in, out, hello, e.Stats, nil)
+	srv.Close()
+	<-done
+	return err
+}
+
+// keys are the one key of a node.
+type keys []*token.Key
+
+func (k keys) Keys(string) []*token.Key { return k }
+
+// authenticator lets in who shows a token that key signed for this node and hub.
+func authenticator(key string) transport.Authenticator {
+	ours := keys{token.NewKey([]byte(key))}
+	return transport.AuthenticatorFunc(func(_ context.Context, c engine.Credentials) (engine.Identity, error) {
+		t, err := token.Verify(c.Token, time.Now(), ours)
+		if err != nil {
+			return engine.Identity{}, err
+		}
+		if err := t.CheckAudience(c, nil); err != nil {
+			return engine.Identity{}, err
+		}
+		return t.Identity()
+	})
+}
+
+// clientPath returns the request target for client i, with a token of its own.
+func (r *ready) clientPath(i int) string {
+	scheme := "http"
+	if r.Roots != "" {
+		scheme = "https"
+	}
+	t, err := token.Mint(token.NewKey([]byte(r.Key)), token.Claims{
+		Audience: token.Audience(scheme+"://"+r.Addr.String(), hub),
+		User:     engine.UserID(fmt.Sprintf("user-%d", i)),
+		Roles:    []string{"webpubsub.joinLeaveGroup", "webpubsub.sendToGroup"},
+	})
+	if err != nil {
+		panic(err) // the claims are constants: a bug of this file
+	}
+	return "/client/hubs/" + string(hub) + "?access_token=" + url.QueryEscape(t)
+}
+
+func selfSigned() (tls.Certificate, string, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, "", err
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "bench"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, "", err
+	}
+	roots := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, string(roots), nil
+}

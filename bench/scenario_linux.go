@@ -1,0 +1,503 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// bench is one invocation.
+type bench struct {
+	ctx      context.Context
+	report   *report
+	progress io.Writer
+
+	rounds   int
+	warmup   time.Duration
+	duration time.Duration
+	readers  int
+	inFlight int
+	portable bool
+}
+
+func (b *bench) say(format string, args ...any) {
+	fmt.Fprintf(b.progress, time.Now().Format("15:04:05 ")+format+"\n", args...)
+}
+
+func (b *bench) node(settings ...string) (*child, error) {
+	if b.portable {
+		settings = append(settings, portableVariable+"=1")
+	}
+	return spawn("node", settings...)
+}
+
+// load is one way of putting traffic on a node.
+type load struct {
+	members    int
+	payload    int
+	rate       float64 // deliveries a second; 0 for saturated
+	publishers int     // 0: one that is not a member; else so many members take turns
+	groups     int     // 0: one group of all; else so many groups of ten
+	acked      bool
+	noEcho     bool
+	stalled    bool // one more member stops reading
+}
+
+// groupSize is the size of a group where there are many.
+const groupSize = 10
+
+// stride sets the members of one group apart, so that no two connections share
+// all their groups.
+const stride = 97
+
+// member reports whether connection i is in group g of l, among l.members.
+func (l *load) member(i, g int) bool {
+	if i >= l.members {
+		return false
+	}
+	if l.groups == 0 {
+		return true
+	}
+	d := ((i-g)%l.members + l.members) % l.members
+	return d%stride == 0 && d/stride < groupSize
+}
+
+func (l *load) groupsOf(i int) []string {
+	if l.groups == 0 {
+		if i == l.members && !l.stalled {
+			return nil // the publisher
+		}
+		return []string{"bench"}
+	}
+	var in []string
+	for g := range l.groups {
+		if l.member(i, g) {
+			in = append(in, groupName(g))
+		}
+	}
+	return in
+}
+
+func groupName(g int) string { return fmt.Sprintf("group-%d", g) }
+
+// name is the load as the tail of a benchmark's name.
+func (l *load) name() string {
+	s := fmt.Sprintf("/members=%d/payload=%d/rate=%s/codec=json", l.members, l.payload, rateName(l.rate))
+	if l.groups > 0 {
+		s += fmt.Sprintf("/groups=%d", l.groups)
+	}
+	if !l.acked {
+		s += "/acks=no"
+	}
+	return s
+}
+
+func rateName(rate float64) string {
+	if rate == 0 {
+		return "saturated"
+	}
+	return fmt.Sprintf("%.0f", rate)
+}
+
+// runLoad measures l once, on a node of its own.
+func (b *bench) runLoad(l load) (*sample, error) {
+	c, err := b.node()
+	if err != nil {
+		return nil, err
+	}
+	defer c.stop()
+	t := target{addr: c.Addr, path: c.clientPath, groups: l.groupsOf}
+	// After the members comes the publisher, where it is not one of them.
+	n := l.members
+	if l.publishers == 0 {
+		n++
+		t.groups = func(i int) []string {
+			if i == l.members {
+				return nil
+			}
+			return l.groupsOf(i)
+		}
+	}
+	s, err := newSwarm(b.ctx, n, l.payload, t)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	tr := l.traffic(s)
+	tr.inFlight = b.inFlight
+	s.expect(len(tr.streams), func(i, st int) bool {
+		if l.groups > 0 {
+			return l.member(i, st)
+		}
+		return i < l.members && !(l.noEcho && s.conns[i] == tr.streams[st].publisher)
+	})
+	if l.stalled {
+		stuck := target{addr: c.Addr, path: func(int) string { return c.clientPath(n) }, groups: oneGroup("bench"), recvBuf: 4096}
+		lame, err := newSwarm(b.ctx, 1, l.payload, stuck)
+		if err != nil {
+			return nil, err
+		}
+		defer lame.close()
+	}
+	if err := s.start(b.readers, nil); err != nil {
+		return nil, err
+	}
+	if _, err := tr.publish(s, b.warmup); err != nil {
+		return nil, err
+	}
+	m0, err := c.mark()
+	if err != nil {
+		return nil, err
+	}
+	own := cpuTime()
+	res, err := tr.publish(s, b.duration)
+	if err != nil {
+		return nil, err
+	}
+	own = cpuTime() - own
+	m1, err := c.mark()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.check(tr.sent, nil); err != nil {
+		return nil, err
+	}
+	if res.deliveries == 0 {
+		return nil, fmt.Errorf("nothing was delivered in %v", b.duration)
+	}
+	return &sample{
+		messages: res.messages, deliveries: res.deliveries, wall: res.wall,
+		cpu: m1.CPU - m0.CPU, loadCPU: own, latency: res.latency,
+	}, nil
+}
+
+// traffic says who publishes what in l.
+func (l *load) traffic(s *swarm) *traffic {
+	t := &traffic{payload: l.payload, acked: l.acked, noEcho: l.noEcho, rate: l.rate}
+	switch {
+	case l.groups > 0:
+		for g := range l.groups {
+			// The first member of each group publishes in it.
+			t.streams = append(t.streams, stream{groupName(g), s.conns[g%l.members], groupSize})
+		}
+	case l.publishers > 0:
+		receivers := l.members
+		if l.noEcho {
+			receivers--
+		}
+		for i := range l.publishers {
+			t.streams = append(t.streams, stream{"bench", s.conns[i], receivers})
+		}
+	default:
+		t.streams = []stream{{"bench", s.conns[l.members], l.members}}
+	}
+	return t
+}
+
+// floor is a round's bare figures, in CPU-seconds per million deliveries.
+type floor map[string]float64
+
+// bare measures the bare loop in the modes that matter at a rate.
+func (b *bench) bare(members, payload int, rate float64) (floor, error) {
+	modes := []bareMode{bareNetConn, bareRaw}
+	if rate == 0 {
+		modes = append(modes, bareRaw16)
+	}
+	f := floor{}
+	for _, m := range modes {
+		s, err := b.runBare(m, members, payload, rate)
+		if err != nil {
+			return nil, fmt.Errorf("bare loop, %s: %w", m.name, err)
+		}
+		f[m.name] = s.perMillion()
+		name := fmt.Sprintf("Bare/mode=%s/members=%d/payload=%d/rate=%s", m.name, members, payload, rateName(rate))
+		b.report.add(s.row(name, rate > 0))
+	}
+	return f, nil
+}
+
+// fanout measures one group of all members, beside the bare loop.
+func (b *bench) fanout(members []int, payloads []int, rates []float64) error {
+	for _, rate := range rates {
+		for _, payload := range payloads {
+			for _, n := range members {
+				l := load{members: n, payload: payload, rate: rate, acked: true}
+				for round := range b.rounds {
+					b.say("fanout%s, round %d of %d", l.name(), round+1, b.rounds)
+					f, err := b.bare(n, payload, rate)
+					if err != nil {
+						return err
+					}
+					s, err := b.runLoad(l)
+					if err != nil {
+						return fmt.Errorf("fanout%s: %w", l.name(), err)
+					}
+					ratios := []metric{
+						{"x-netconn", s.perMillion() / f[bareNetConn.name]},
+						{"x-write", s.perMillion() / f[bareRaw.name]},
+					}
+					if rate == 0 {
+						ratios = append([]metric{{"x-write16", s.perMillion() / f[bareRaw16.name]}}, ratios...)
+					}
+					b.report.add(s.row("Fanout"+l.name(), rate > 0, ratios...))
+					b.fanoutGoals(l, s, ratios)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (b *bench) fanoutGoals(l load, s *sample, ratios []metric) {
+	where := fmt.Sprintf("N=%d, %d B, %s", l.members, l.payload, rateName(l.rate))
+	switch {
+	case l.rate == 0:
+		g := goal{id: "-", what: where + ": CPU over the bare 16-frame loop", unit: "x"}
+		if l.members == 1000 && l.payload == 128 {
+			g.id, g.most = "T1", 1.3
+		}
+		b.report.goal(g, ratios[0].value)
+	case l.rate == 100_000:
+		g := goal{id: "-", what: where + ": CPU over the bare net.Conn loop", unit: "x"}
+		if l.members >= 1000 && l.payload == 128 {
+			g.id, g.most = "T2", 1.05
+		}
+		b.report.goal(g, ratios[0].value)
+	case l.rate == 300_000 && l.payload == 2048:
+		b.report.goal(goal{id: "T12", what: where + ": p99", unit: "ms", most: 50}, ms(s.latency.quantile(0.99)))
+	}
+}
+
+// chat measures members that publish in turn, each to all others.
+func (b *bench) chat(members, payload int, rate float64) error {
+	one := load{members: members, payload: payload, rate: rate, acked: true}
+	many := one
+	many.publishers, many.noEcho = members, true
+	return b.pair("Chat", one, many, func(one, many *sample) metric {
+		v := many.perMillion() / one.perMillion()
+		b.report.goal(goal{id: "T11b", what: fmt.Sprintf("chat with noEcho, N=%d, %s: CPU over one publisher", members, rateName(rate)), unit: "x", most: 1.5}, v)
+		return metric{"x-one-publisher", v}
+	})
+}
+
+// groups measures many small groups against one large one.
+func (b *bench) groups(members, payload, groups int, rate float64) error {
+	one := load{members: members, payload: payload, rate: rate}
+	many := one
+	many.groups = groups
+	return b.pair("Groups", one, many, func(one, many *sample) metric {
+		v := many.perMillion() / one.perMillion()
+		b.report.goal(goal{id: "T11", what: fmt.Sprintf("%d groups of %d, %s/s: CPU over one group of %d", groups, groupSize, rateName(rate), members), unit: "x", most: 1.3}, v)
+		return metric{"x-one-group", v}
+	})
+}
+
+// stalled measures what a member that stops reading does to the others.
+func (b *bench) stalled(members, payload int, rate float64) error {
+	without := load{members: members, payload: payload, rate: rate, acked: true}
+	with := without
+	with.stalled = true
+	return b.pair("Stalled", without, with, func(without, with *sample) metric {
+		v := float64(with.latency.quantile(0.99)) / float64(without.latency.quantile(0.99))
+		b.report.goal(goal{id: "T9", what: fmt.Sprintf("a stalled reader, N=%d, %d B, %s/s: the others' p99", members, payload, rateName(rate)), unit: "x", most: 1.1}, v)
+		return metric{"x-p99-without", v}
+	})
+}
+
+// pair measures two loads in each round and relates the second to the first.
+func (b *bench) pair(name string, first, second load, relate func(first, second *sample) metric) error {
+	for round := range b.rounds {
+		b.say("%s%s, round %d of %d", strings.ToLower(name), second.name(), round+1, b.rounds)
+		s1, err := b.runLoad(first)
+		if err != nil {
+			return fmt.Errorf("%sBase%s: %w", name, first.name(), err)
+		}
+		b.report.add(s1.row(name+"Base"+first.name(), first.rate > 0))
+		s2, err := b.runLoad(second)
+		if err != nil {
+			return fmt.Errorf("%s%s: %w", name, second.name(), err)
+		}
+		b.report.add(s2.row(name+second.name(), second.rate > 0, relate(s1, s2)))
+	}
+	return nil
+}
+
+// idle measures the node's memory for a connection that is joined and silent.
+func (b *bench) idle(members int) error {
+	for round := range b.rounds {
+		b.say("idle/members=%d, round %d of %d", members, round+1, b.rounds)
+		if err := b.idleOnce(members); err != nil {
+			return fmt.Errorf("idle: %w", err)
+		}
+	}
+	return nil
+}
+
+func (b *bench) idleOnce(members int) error {
+	c, err := b.node()
+	if err != nil {
+		return err
+	}
+	defer c.stop()
+	t := target{addr: c.Addr, path: c.clientPath, groups: oneGroup("bench")}
+	// A first connection brings in the code that all of them run.
+	first, err := newSwarm(b.ctx, 1, minPayload, t)
+	if err != nil {
+		return err
+	}
+	first.close()
+	return b.memory(c, "Idle", members, goal{id: "T6", what: fmt.Sprintf("RSS for each idle joined connection, %d of them", members), unit: "B", most: 1024}, func() (func(), error) {
+		s, err := newSwarm(b.ctx, members, minPayload, t)
+		if err != nil {
+			return nil, err
+		}
+		s.expect(1, func(int, int) bool { return true })
+		return s.close, s.start(1, nil) // pings are answered
+	})
+}
+
+// memory measures what connections that connect makes add to the node c.
+func (b *bench) memory(c *child, name string, members int, g goal, connect func() (func(), error)) error {
+	if _, err := c.settled(func(m mark) bool { return m.Stats.Connections == 0 }); err != nil {
+		return err
+	}
+	empty, err := c.rss()
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	stop, err := connect()
+	if stop != nil {
+		defer stop()
+	}
+	if err != nil {
+		return err
+	}
+	took := time.Since(start)
+	fresh, err := c.rss()
+	if err != nil {
+		return err
+	}
+	m, err := c.settled(func(m mark) bool { return m.Stats.Memberships == int64(members) })
+	if err != nil {
+		return err
+	}
+	full, err := c.rss()
+	if err != nil {
+		return err
+	}
+	each := float64(full-empty) / float64(members)
+	b.report.add(row{
+		name: fmt.Sprintf("%s/members=%d", name, members), n: int64(members), nsPerOp: float64(took.Nanoseconds()) / float64(members),
+		metrics: []metric{
+			{"RSS-B/conn", each},
+			{"RSS-before-GC-B/conn", float64(fresh-empty) / float64(members)},
+			{"empty-RSS-MB", float64(empty) / 1e6},
+			{"goroutines/conn", float64(m.Goroutines) / float64(members)},
+		},
+	})
+	b.report.goal(g, each)
+	return nil
+}
+
+// churn measures connecting, proving oneself, joining and leaving.
+func (b *bench) churn(conns, payload int) error {
+	for round := range b.rounds {
+		b.say("churn/conns=%d, round %d of %d", conns, round+1, b.rounds)
+		c, err := b.node()
+		if err != nil {
+			return err
+		}
+		err = b.churnOnce(c, conns)
+		c.stop()
+		if err != nil {
+			return fmt.Errorf("churn: %w", err)
+		}
+	}
+	return nil
+}
+
+func (b *bench) churnOnce(c *child, conns int) error {
+	// The tokens are made beforehand: they are the load's work, not the node's.
+	paths := make([]string, conns)
+	for i := range paths {
+		paths[i] = c.clientPath(i)
+	}
+	t := target{addr: c.Addr, path: func(i int) string { return paths[i] }, groups: oneGroup("bench")}
+	wave := func() error {
+		s, err := newSwarm(b.ctx, conns, minPayload, t)
+		if err != nil {
+			return err
+		}
+		s.close()
+		return nil
+	}
+	gone := func(m mark) bool { return m.Stats.Connections == 0 && m.Stats.Groups == 0 }
+	if err := wave(); err != nil { // warms up
+		return err
+	}
+	m0, err := c.settled(gone)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	if err := wave(); err != nil {
+		return err
+	}
+	wall := time.Since(start)
+	// Not settled: its collections would be counted.
+	var m1 mark
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		if m1, err = c.mark(); err != nil {
+			return err
+		}
+		if gone(m1) {
+			break
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d connections are still there after %v", m1.Stats.Connections, patience)
+		}
+	}
+	each := ms(m1.CPU-m0.CPU) / float64(conns) * 1000
+	b.report.add(row{
+		name: fmt.Sprintf("Churn/conns=%d", conns), n: int64(conns), nsPerOp: float64(wall.Nanoseconds()) / float64(conns),
+		metrics: []metric{{"cpu-ms/1000", each}, {"conns/s", float64(conns) / wall.Seconds()}},
+	})
+	b.report.goal(goal{id: "T7", what: "connect, verify, join, drop: CPU for 1,000", unit: "ms", most: 85}, each)
+	return nil
+}
+
+// fileLimit raises this process's limit of open files as far as it may and
+// returns it; children inherit it.
+func fileLimit() (int, error) {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return 0, err
+	}
+	r.Cur = r.Max
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return 0, err
+	}
+	return int(r.Cur), nil
+}
+
+// bares measures the bare loop alone.
+func (b *bench) bares(members, payloads []int, rates []float64) error {
+	for _, rate := range rates {
+		for _, payload := range payloads {
+			for _, n := range members {
+				for round := range b.rounds {
+					b.say("bare/members=%d/payload=%d/rate=%s, round %d of %d", n, payload, rateName(rate), round+1, b.rounds)
+					if _, err := b.bare(n, payload, rate); err != nil {
+						return err
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
