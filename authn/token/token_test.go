@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"strings"
 	"sync"
@@ -463,6 +464,9 @@ func TestMint(t *testing.T) {
 		if text, err := token.Mint(key, c); err == nil || ruleOf(err) != name || engine.CodeOf(err) != engine.CodeInvalid {
 			t.Errorf("%s: %q, %v", name, text, err)
 		}
+	}
+	if _, err := read(mint(t, token.Claims{Audience: endpoint, Lifetime: math.MaxInt64})); err != nil {
+		t.Errorf("the longest lifetime: %v", err)
 	}
 	if _, err := token.Mint(key, token.Claims{Audience: "x", Lifetime: time.Millisecond}); ruleOf(err) != "mint.lifetime" {
 		t.Errorf("a millisecond: %v", err)
