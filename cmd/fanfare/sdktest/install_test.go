@@ -123,7 +123,7 @@ func jars(t *testing.T, folder string) string {
 	t.Helper()
 	mvn := need(t, "mvn")
 	dir := installed(t, "java", []string{filepath.Join(folder, "pom.xml")}, func(dir string) {
-		cmd := exec.Command(mvn, "--batch-mode", "--quiet", "dependency:copy-dependencies", "-DoutputDirectory=lib")
+		cmd := exec.Command(mvn, "--batch-mode", "--quiet", "-Dstyle.color=never", "dependency:copy-dependencies", "-DoutputDirectory=lib")
 		cmd.Dir = dir
 		run(t, 8*time.Minute, cmd)
 	})

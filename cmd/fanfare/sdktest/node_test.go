@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -52,10 +51,10 @@ func (n *node) env() []string {
 	return env
 }
 
-// binary builds the node once for all tests of the package.
+// binary is the node's program, built once for all tests of the package.
 var binary = sync.OnceValues(func() (string, error) {
-	if p := os.Getenv("DEV_FAKE"); p != "" {
-		return p, nil
+	if path := os.Getenv("FANFARE_BINARY"); path != "" { // a node that was built before
+		return path, nil
 	}
 	dir, err := os.MkdirTemp("", "fanfare-sdktest-")
 	if err != nil {
@@ -149,6 +148,7 @@ func startNode(t *testing.T, s scheme, hubs map[string][]eventHandler) *node {
 	}
 
 	p := start(t, exec.Command(path, "--config", file, "--log-level", "debug"))
+	p.inOrder = true
 	n.Endpoint = p.waitFor(t, endpointLine)
 	if got, _, _ := strings.Cut(n.Endpoint, ":"); got != string(s) {
 		t.Fatalf("the node serves %s, want a %s address", n.Endpoint, s)
@@ -165,15 +165,16 @@ func randomKey() string {
 
 // process is a program that a test runs beside itself.
 type process struct {
-	name  string
-	lines chan string // what it prints, until waitFor has found what it waits for
+	name    string
+	lines   chan string // what it prints, until waitFor has found what it waits for
+	inOrder bool        // it must end with status 0 when asked to stop
 
 	mu  sync.Mutex
 	out []string // guarded by mu: everything it printed
 }
 
 // start runs cmd until the test ends, and shows what it printed if the test
-// failed. The program is then asked to stop and must do so with status 0.
+// failed. The program is then asked to stop, and must.
 func start(t *testing.T, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{name: filepath.Base(cmd.Path), lines: make(chan string, 1024)}
@@ -197,18 +198,17 @@ func start(t *testing.T, cmd *exec.Cmd) *process {
 	}()
 	t.Cleanup(func() {
 		interrupt(cmd)
-		var err error
 		select {
-		case err = <-exited:
+		case err := <-exited:
+			if p.inOrder && err != nil {
+				t.Errorf("%s: stopped with %v, want status 0", p.name, err)
+			}
 		case <-time.After(20 * time.Second):
-			err = errors.New("still running 20 s after it was asked to stop")
+			t.Errorf("%s: still running 20 s after it was asked to stop", p.name)
 			kill(cmd)
 			<-exited
 		}
 		<-read
-		if err != nil {
-			t.Errorf("%s: stopped with %v, want status 0", p.name, err)
-		}
 		if t.Failed() {
 			t.Logf("%s printed:\n%s", p.name, p.printed())
 		}
