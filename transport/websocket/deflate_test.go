@@ -1,0 +1,22 @@
+package websocket_test
+
+import (
+	"bytes"
+	"compress/flate"
+	"io"
+)
+
+// The client's end of permessage-deflate, by the standard library.
+
+func compress(p []byte) []byte {
+	var b bytes.Buffer
+	w, _ := flate.NewWriter(&b, flate.BestCompression)
+	w.Write(p)
+	w.Flush()
+	return bytes.TrimSuffix(b.Bytes(), []byte{0, 0, 0xff, 0xff})
+}
+
+func decompress(p []byte) ([]byte, error) {
+	end := []byte{0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff}
+	return io.ReadAll(flate.NewReader(io.MultiReader(bytes.NewReader(p), bytes.NewReader(end))))
+}

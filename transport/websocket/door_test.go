@@ -1,0 +1,353 @@
+package websocket_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/fanfare/fanfare/engine"
+	"github.com/fanfare/fanfare/transport"
+	"github.com/fanfare/fanfare/transport/subprotocol"
+	"github.com/fanfare/fanfare/transport/transporttest"
+	"github.com/fanfare/fanfare/transport/websocket"
+)
+
+// patience is how long a test waits for what must come. In a bubble it is
+// virtual.
+const patience = 20 * time.Second
+
+// TestScript plays the conversations that every door must hold, over both paths.
+func TestScript(t *testing.T) {
+	t.Run("pipes", func(t *testing.T) {
+		transporttest.Run(t, door(network{pipe: true}), synctest.Test)
+	})
+	t.Run("sockets", func(t *testing.T) {
+		transporttest.Run(t, door(network{}), leakless)
+	})
+	t.Run("portable sockets", func(t *testing.T) {
+		transporttest.Run(t, door(network{portable: true}), leakless)
+	})
+	t.Run("compressed sockets", func(t *testing.T) {
+		transporttest.Run(t, door(network{compressed: true}), leakless)
+	})
+}
+
+// leakless runs f and checks that its goroutines are gone afterwards.
+func leakless(t *testing.T, f func(*testing.T)) {
+	before := runtime.NumGoroutine()
+	t.Run("", f)
+	for deadline := time.Now().Add(patience); runtime.NumGoroutine() > before; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			buf := make([]byte, 1<<16)
+			t.Fatalf("%d goroutines before, %d after:\n%s", before, runtime.NumGoroutine(), buf[:runtime.Stack(buf, true)])
+		}
+	}
+}
+
+// network is how the tests reach a door.
+type network struct {
+	pipe       bool // in memory
+	portable   bool
+	compressed bool
+}
+
+// server is a running door.
+type server struct {
+	handler *websocket.Handler
+	connect func() (net.Conn, error)
+}
+
+// serve runs a door until the test ends.
+func serve(t testing.TB, e *engine.Engine, auth transport.Authenticator, n network, o websocket.Options) *server {
+	o.Portable = o.Portable || n.portable
+	o.Compression = o.Compression || n.compressed
+	h := websocket.NewHandler(e, auth, &o)
+	srv := &http.Server{Handler: h}
+	s := &server{handler: h}
+	var l net.Listener
+	if n.pipe {
+		pl := transporttest.Listen()
+		l, s.connect = pl, pl.Dial
+	} else {
+		var err error
+		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		addr := l.Addr().String()
+		l = narrow{l}
+		s.connect = func() (net.Conn, error) {
+			c, err := net.Dial("tcp", addr)
+			if err == nil {
+				c.(*net.TCPConn).SetReadBuffer(socketBuffer)
+			}
+			return c, err
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		srv.Serve(l)
+	}()
+	t.Cleanup(func() {
+		e.Close()
+		srv.Close()
+		<-done
+	})
+	return s
+}
+
+// narrow is a listener whose sockets hold little.
+type narrow struct{ net.Listener }
+
+const socketBuffer = 32 << 10
+
+func (l narrow) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		c.(*net.TCPConn).SetWriteBuffer(socketBuffer)
+	}
+	return c, err
+}
+
+func door(n network) transporttest.Door {
+	return func(t testing.TB, e *engine.Engine, auth transport.Authenticator) func(transporttest.Knock) transporttest.Client {
+		s := serve(t, e, auth, n, websocket.Options{})
+		return func(k transporttest.Knock) transporttest.Client {
+			q := url.Values{"access_token": {auth.(*transporttest.Guests).Invite(k.Identity)}}
+			if k.Subprotocol == "" && k.Raw != subprotocol.SendEvent {
+				q.Set("webpubsub_mode", k.Raw.String())
+				q.Set("group", string(k.Group))
+				q.Set("noEcho", fmt.Sprint(k.NoEcho))
+			}
+			var header http.Header
+			if n.compressed {
+				header = http.Header{"Sec-Websocket-Extensions": {"permessage-deflate; client_max_window_bits"}}
+			}
+			c, res := s.dial(t, "/client/hubs/"+string(k.Hub)+"?"+q.Encode(), k.Subprotocol, header)
+			if c == nil {
+				t.Fatalf("not let in: %s", res)
+			}
+			return c
+		}
+	}
+}
+
+// dial knocks. Unless the answer is 101 it returns no client, and the status with
+// the body.
+func (s *server) dial(t testing.TB, target, protocols string, header http.Header) (*conn, string) {
+	t.Helper()
+	c, err := s.connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	req := "GET " + target + " HTTP/1.1\r\nHost: example.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+	if protocols != "" {
+		req += "Sec-WebSocket-Protocol: " + protocols + "\r\n"
+	}
+	for name, values := range header {
+		for _, v := range values {
+			req += name + ": " + v + "\r\n"
+		}
+	}
+	c.SetDeadline(time.Now().Add(patience))
+	go io.WriteString(c, req+"\r\n")
+	r := bufio.NewReader(c)
+	res, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatalf("the answer to %s: %v", target, err)
+	}
+	if res.StatusCode != http.StatusSwitchingProtocols {
+		body, _ := io.ReadAll(res.Body)
+		c.Close()
+		return nil, fmt.Sprintf("%d %s", res.StatusCode, body)
+	}
+	if got, want := res.Header.Get("Sec-Websocket-Accept"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="; got != want {
+		t.Fatalf("Sec-WebSocket-Accept is %q", got)
+	}
+	return &conn{
+		t: t, Conn: c, r: r,
+		protocol: res.Header.Get("Sec-Websocket-Protocol"),
+		deflated: strings.HasPrefix(res.Header.Get("Sec-Websocket-Extensions"), "permessage-deflate"),
+	}, ""
+}
+
+// conn is the client's end of a connection.
+type conn struct {
+	net.Conn
+	t        testing.TB
+	r        *bufio.Reader
+	protocol string
+	deflated bool
+	closed   *transporttest.Closed
+	pings    int // that it has answered
+	mute     bool
+}
+
+var mask = [4]byte{0x12, 0x34, 0x56, 0x78}
+
+// frame returns the bytes of a client's frame.
+func frame(first byte, p []byte) []byte {
+	b := []byte{first}
+	switch {
+	case len(p) < 126:
+		b = append(b, 0x80|byte(len(p)))
+	case len(p) <= 0xffff:
+		b = binary.BigEndian.AppendUint16(append(b, 0x80|126), uint16(len(p)))
+	default:
+		b = binary.BigEndian.AppendUint64(append(b, 0x80|127), uint64(len(p)))
+	}
+	b = append(b, mask[:]...)
+	at := len(b)
+	b = append(b, p...)
+	ws.Cipher(b[at:], mask, 0)
+	return b
+}
+
+func (c *conn) Send(f subprotocol.Frame, p []byte) error {
+	first := byte(0x81)
+	if f == subprotocol.BinaryFrame {
+		first = 0x82
+	}
+	if c.deflated && len(p) > 0 {
+		first |= 0x40
+		p = compress(p)
+	}
+	return c.write(frame(first, p))
+}
+
+func (c *conn) write(b []byte) error {
+	c.SetWriteDeadline(time.Now().Add(patience))
+	_, err := c.Conn.Write(b)
+	return err
+}
+
+func (c *conn) Receive() (subprotocol.Frame, []byte, error) {
+	for {
+		if c.closed != nil {
+			return 0, nil, c.closed
+		}
+		op, p, err := c.readFrame()
+		if err != nil {
+			return 0, nil, err
+		}
+		switch op {
+		case ws.OpText:
+			return subprotocol.TextFrame, p, nil
+		case ws.OpBinary:
+			return subprotocol.BinaryFrame, p, nil
+		case ws.OpPing:
+			if !c.mute {
+				c.pings++
+				if err := c.write(frame(0x8a, p)); err != nil {
+					return 0, nil, err
+				}
+			}
+		case ws.OpClose:
+			c.closed = &transporttest.Closed{}
+			if len(p) >= 2 {
+				c.closed.Code, c.closed.Text = engine.CloseCode(binary.BigEndian.Uint16(p)), string(p[2:])
+			}
+			c.write(frame(0x88, p)) // may meet a server that has closed already
+			c.awaitEnd()
+		}
+	}
+}
+
+// awaitEnd checks that nothing follows the server's close frame, and that it is
+// the server that closes first (RFC 6455 section 7.1.1).
+func (c *conn) awaitEnd() {
+	c.SetReadDeadline(time.Now().Add(patience))
+	rest, err := io.ReadAll(c.r)
+	if len(rest) > 0 || err != nil && !errors.Is(err, io.EOF) && !strings.Contains(err.Error(), "reset") {
+		c.t.Errorf("after the close frame came %q, %v", rest, err)
+	}
+}
+
+// readFrame reads one frame of the server and checks what a client must.
+func (c *conn) readFrame() (ws.OpCode, []byte, error) {
+	c.SetReadDeadline(time.Now().Add(patience))
+	h, err := ws.ReadHeader(c.r)
+	if err != nil {
+		return 0, nil, err
+	}
+	compressed := h.Rsv1()
+	if compressed && c.deflated && h.OpCode.IsData() {
+		h.Rsv = 0
+	}
+	if h.Masked || h.Rsv != 0 || !h.Fin {
+		return 0, nil, fmt.Errorf("the server sent a frame with the header %+v", h)
+	}
+	p := make([]byte, h.Length)
+	if _, err := io.ReadFull(c.r, p); err != nil {
+		return 0, nil, err
+	}
+	if compressed {
+		if p, err = decompress(p); err != nil {
+			return 0, nil, err
+		}
+	}
+	return h.OpCode, p, nil
+}
+
+func (c *conn) Close(code engine.CloseCode, text string) (*transporttest.Closed, error) {
+	body := append(binary.BigEndian.AppendUint16(nil, uint16(code)), text...)
+	if err := c.write(frame(0x88, body)); err != nil {
+		return nil, err
+	}
+	for {
+		op, p, err := c.readFrame()
+		if err != nil {
+			return nil, err
+		}
+		if op == ws.OpClose {
+			c.closed = &transporttest.Closed{Code: engine.CloseCode(binary.BigEndian.Uint16(p)), Text: string(p[2:])}
+			c.awaitEnd()
+			return c.closed, nil
+		}
+	}
+}
+
+func (c *conn) Drop() { c.Conn.Close() }
+
+// next reads one frame, which must be of kind op.
+func (c *conn) next(op ws.OpCode) []byte {
+	c.t.Helper()
+	got, p, err := c.readFrame()
+	if err != nil || got != op {
+		c.t.Fatalf("received frame %x %q, %v; expected %x", got, p, err, op)
+	}
+	return p
+}
+
+// expectClose reads frames until the close frame, which must hold code.
+func (c *conn) expectClose(code engine.CloseCode) string {
+	c.t.Helper()
+	for {
+		op, p, err := c.readFrame()
+		if err != nil {
+			c.t.Fatalf("waiting for close %d: %v", code, err)
+		}
+		if op != ws.OpClose {
+			continue
+		}
+		if got := engine.CloseCode(binary.BigEndian.Uint16(append(bytes.Clone(p), 0, 0))); got != code {
+			c.t.Fatalf("closed with %d %q, expected %d", got, p[min(2, len(p)):], code)
+		}
+		return string(p[2:])
+	}
+}
