@@ -364,7 +364,7 @@ func (c *Client) send(ctx context.Context, d *deadline, e *event) (*answer, *cal
 	}
 	ctx = c.confine(ctx, cl.target)
 	if err = c.allowed(ctx, e, cl.target); err != nil {
-		return nil, cl, err
+		return nil, cl, c.orEnded(ctx, cl, err)
 	}
 	if c.tokens != nil {
 		token, err := c.tokens.Token(ctx, c.resource)

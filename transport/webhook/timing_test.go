@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"reflect"
 	"strings"
@@ -657,6 +658,63 @@ func TestValidationsRememberedAreBounded(t *testing.T) {
 		raise("h1")
 		if n := asked["/h1/validate"]; n != 2 {
 			t.Errorf("h1 was validated %d times, want it forgotten in between", n)
+		}
+	})
+}
+
+// The body of a failure is read so that the connection can be used again, but
+// not waited for.
+func TestFailureWithEndlessBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &upstream{reply: func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(503)
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}}
+		c := newClient(t, "http://h.example/", &webhook.Options{Wrap: pipes(t, u)})
+		began := time.Now()
+		_, err := c.UserEvent(t.Context(), text("x"))
+		if e := refusal(t, err, "event.status"); e.Status != 503 {
+			t.Errorf("got status %d", e.Status)
+		}
+		if took := time.Since(began); took > 15*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		if n := len(u.Posts()); n != 4 {
+			t.Errorf("got %d requests", n)
+		}
+	})
+}
+
+// A handler that changes its mind is worth a line in the log, once each time,
+// and without the query of its URL.
+func TestChangeOfMindIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		u := &upstream{}
+		c := newClient(t, "http://h.example/?code=s3cret", &webhook.Options{Wrap: pipes(t, u),
+			Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		raise := func() {
+			c.UserEvent(t.Context(), text("x"))
+			synctest.Wait()
+			time.Sleep(time.Minute)
+		}
+		raise()
+		if log.Len() != 0 {
+			t.Errorf("a first success was logged: %s", &log)
+		}
+		u.now(func() { u.validate = statuses(403) })
+		raise()
+		raise()
+		u.now(func() { u.validate = nil })
+		raise()
+		raise()
+		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+		if len(lines) != 2 || !strings.Contains(lines[0], "level=WARN") || !strings.Contains(lines[0], "answered 403") || !strings.Contains(lines[1], "level=INFO") {
+			t.Errorf("got %q", lines)
+		}
+		if strings.Contains(log.String(), "s3cret") {
+			t.Errorf("the log shows the query: %s", &log)
 		}
 	})
 }

@@ -420,6 +420,42 @@ func TestHTTP2IsPreferred(t *testing.T) {
 	}
 }
 
+// Many events at once, over either protocol, with few calls allowed.
+func TestManyEventsAtOnce(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("http2=%v", http2), func(t *testing.T) {
+			u := &upstream{reply: func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", "text/plain")
+				fmt.Fprint(w, r.Header.Get("ce-id"))
+			}}
+			s := httptest.NewUnstartedServer(u)
+			s.EnableHTTP2 = http2
+			s.StartTLS()
+			t.Cleanup(s.Close)
+			roots := x509.NewCertPool()
+			roots.AddCert(s.Certificate())
+			c := newClient(t, s.URL, &webhook.Options{TLS: &tls.Config{RootCAs: roots}, MaxCalls: 4})
+			var wg sync.WaitGroup
+			for i := range 50 {
+				wg.Go(func() {
+					for j := range 4 {
+						e := text("x")
+						e.ID = uint64(i*4 + j)
+						reply, err := c.UserEvent(t.Context(), e)
+						if err != nil || string(reply.Payload.Data) != fmt.Sprint(e.ID) {
+							t.Errorf("event %d: got %+v, %v", e.ID, reply, err)
+						}
+					}
+				})
+			}
+			wg.Wait()
+			if got, want := c.Stats(), (webhook.Stats{Events: 200, Attempts: 201, Validations: 1}); got != want {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+		})
+	}
+}
+
 type traceKey struct{}
 
 // What an embedder puts around the transport sees the event's context, on

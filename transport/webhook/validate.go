@@ -58,7 +58,11 @@ func (c *Client) allowed(ctx context.Context, e *event, t *target) error {
 		// Its context's values go along, so that a trace shows the check.
 		go c.check(context.WithoutCancel(ctx), e.Hub, t, g)
 	}
+	known, err := !g.next.IsZero(), g.err // before a check just begun may change it
 	c.mu.Unlock()
+	if known {
+		return err
+	}
 
 	select {
 	case <-g.settled:
@@ -133,6 +137,8 @@ func (c *Client) validate(ctx context.Context, hub engine.HubName, t *target) er
 	refused := &engine.Error{Code: engine.CodeInternal, Rule: "event.validation",
 		Message: "The event handler has not granted this service's origin."}
 	switch {
+	case errors.Is(err, errClosed):
+		return err // the server had no say in it
 	case err != nil:
 		refused.Detail, refused.Err = method+" "+c.template.shown+" failed", err
 	case !a.ok():
