@@ -1,0 +1,58 @@
+package main
+
+import (
+	"net"
+	"net/http"
+	"sync"
+)
+
+// waitingRoom is a listener that accepts nobody while too many of those it
+// accepted have not sent a whole request yet. Who comes meanwhile waits in the
+// kernel's queue; who dawdles is out after the handshake's time.
+//
+// It goes with an http.Server whose ConnState is its state method.
+type waitingRoom struct {
+	net.Listener
+	room   chan struct{}
+	closed chan struct{}
+	once   sync.Once
+
+	mu  sync.Mutex // guards new
+	new map[net.Conn]struct{}
+}
+
+func newWaitingRoom(l net.Listener, most int) *waitingRoom {
+	return &waitingRoom{Listener: l, room: make(chan struct{}, most), closed: make(chan struct{}), new: map[net.Conn]struct{}{}}
+}
+
+func (w *waitingRoom) Accept() (net.Conn, error) {
+	select {
+	case w.room <- struct{}{}:
+	case <-w.closed:
+		return nil, net.ErrClosed
+	}
+	c, err := w.Listener.Accept()
+	if err != nil {
+		<-w.room
+	}
+	return c, err
+}
+
+func (w *waitingRoom) Close() error {
+	w.once.Do(func() { close(w.closed) })
+	return w.Listener.Close()
+}
+
+// state gives a place back when a connection is no longer new.
+func (w *waitingRoom) state(c net.Conn, s http.ConnState) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s == http.StateNew {
+		w.new[c] = struct{}{}
+		return
+	}
+	if _, ok := w.new[c]; ok {
+		delete(w.new, c)
+		<-w.room
+	}
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/fanfare/fanfare/engine"
+	"github.com/fanfare/fanfare/transport/rest"
+	"github.com/fanfare/fanfare/transport/webhook"
+	"github.com/fanfare/fanfare/transport/websocket"
+)
+
+// metrics counts for Prometheus. Labels take their values from the code alone,
+// never from what strangers send, so that nobody can make more series.
+type metrics struct {
+	registry *prometheus.Registry
+
+	ended, drops     *prometheus.CounterVec
+	events, upstream *prometheus.HistogramVec
+	authRefusals     *prometheus.CounterVec
+	clientRefusals   *prometheus.CounterVec
+	received         prometheus.Histogram
+	restRequests     *prometheus.CounterVec
+	restSeconds      *prometheus.HistogramVec
+	configReloads    *prometheus.CounterVec
+}
+
+func newMetrics() *metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+	}
+	calls := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 100}
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		ended:    counter("fanfare_connections_ended_total", "Connections that ended, by reason.", "reason"),
+		drops: counter("fanfare_outbox_drops_total",
+			"Connections that were ended over what waited for them: SlowClient over its own bounds, TotalOutbound as the largest while all together were over theirs.", "reason"),
+		events:         histogram("fanfare_event_duration_seconds", "Time an event handler took to answer, retries included, by event and outcome (ok, or the rule that failed).", calls, "event", "outcome"),
+		upstream:       histogram("fanfare_webhook_request_duration_seconds", "Time of one HTTP exchange with an event handler, by event and outcome.", calls, "event", "outcome"),
+		authRefusals:   counter("fanfare_auth_refusals_total", "Requests refused with 401 or 403, by door (client, rest) and rule.", "door", "rule"),
+		clientRefusals: counter("fanfare_client_refusals_total", "Clients that were not let in, by status and rule.", "status", "rule"),
+		received: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "fanfare_websocket_received_bytes", Help: "Sizes of the messages of WebSocket clients.",
+			Buckets: prometheus.ExponentialBuckets(64, 4, 8),
+		}),
+		restRequests:  counter("fanfare_rest_requests_total", "REST requests, by operation and status.", "operation", "status"),
+		restSeconds:   histogram("fanfare_rest_request_duration_seconds", "Time of a REST request, by operation.", calls, "operation"),
+		configReloads: counter("fanfare_config_reloads_total", "Times that the settings were read again, by outcome (ok, failed).", "outcome"),
+	}
+	for _, reason := range []engine.EndReason{engine.EndSlow, engine.EndOverload} {
+		m.drops.WithLabelValues(string(reason)) // shown from the start, as zero
+	}
+	build := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "fanfare_build_info", Help: "1, labelled with the build.", ConstLabels: buildLabels(),
+	}, func() float64 { return 1 })
+	m.registry.MustRegister(
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build,
+		m.ended, m.drops, m.events, m.upstream, m.authRefusals, m.clientRefusals, m.received, m.restRequests, m.restSeconds, m.configReloads,
+	)
+	return m
+}
+
+func buildLabels() prometheus.Labels {
+	module, commit := version()
+	return prometheus.Labels{"version": module, "commit": commit}
+}
+
+// page serves what has been counted.
+func (m *metrics) page() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, Registry: m.registry}))
+	return mux
+}
+
+// engine returns what the engine tells.
+func (m *metrics) engine(t *tracing) engine.Observer {
+	o := engine.Observer{
+		ConnEnded: func(_ engine.HubName, _ engine.CloseCode, reason engine.EndReason) {
+			m.ended.WithLabelValues(string(reason)).Inc()
+			if reason == engine.EndSlow || reason == engine.EndOverload {
+				m.drops.WithLabelValues(string(reason)).Inc()
+			}
+		},
+		Event: func(_ engine.HubName, event string, took time.Duration, err error) {
+			m.events.WithLabelValues(event, outcome(err)).Observe(took.Seconds())
+		},
+	}
+	if t != nil {
+		o.Span = t.span
+	}
+	return o
+}
+
+func (m *metrics) websocket() websocket.Observer {
+	return websocket.Observer{
+		Refused: func(_ engine.HubName, status int, rule string) {
+			m.clientRefusals.WithLabelValues(strconv.Itoa(status), rule).Inc()
+			if status == http.StatusUnauthorized || status == http.StatusForbidden {
+				m.authRefusals.WithLabelValues("client", rule).Inc()
+			}
+		},
+		Received: func(_ engine.HubName, bytes int) { m.received.Observe(float64(bytes)) },
+	}
+}
+
+func (m *metrics) rest() rest.Observer {
+	return rest.Observer{
+		Replied: func(operation string, status int, took time.Duration) {
+			if operation == "" {
+				operation = "none"
+			}
+			m.restRequests.WithLabelValues(operation, strconv.Itoa(status)).Inc()
+			m.restSeconds.WithLabelValues(operation).Observe(took.Seconds())
+		},
+		Refused: func(_, rule string) { m.authRefusals.WithLabelValues("rest", rule).Inc() },
+	}
+}
+
+func (m *metrics) webhook(a webhook.Attempt) {
+	m.upstream.WithLabelValues(a.Event, a.Outcome).Observe(a.Took.Seconds())
+}
+
+// watch makes the page show the counters of e.
+func (m *metrics) watch(e *engine.Engine) { m.registry.MustRegister(&engineCollector{e}) }
+
+// engineCollector shows an engine's counters as they are when it is asked.
+type engineCollector struct{ engine *engine.Engine }
+
+// engineMetrics are the engine's counters: name, kind, help, and where to find it.
+var engineMetrics = []struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(*engine.Stats) int64
+}{
+	{desc("fanfare_hubs", "Hubs in use."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.Hubs }},
+	{desc("fanfare_connections", "Open connections."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.Connections }},
+	{desc("fanfare_groups", "Groups with members."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.Groups }},
+	{desc("fanfare_group_memberships", "Memberships of connections in groups."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.Memberships }},
+	{desc("fanfare_outbox_queued_messages", "Messages that wait for connections that lag."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.QueuedMessages }},
+	{desc("fanfare_outbox_queued_bytes", "Bytes that wait for connections that lag."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.QueuedBytes }},
+	{desc("fanfare_outbox_dropped_messages_total", "Deliveries lost to connections that were ended with messages waiting."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.Dropped }},
+	{desc("fanfare_connections_opened_total", "Connections that were opened."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.Opened }},
+	{desc("fanfare_messages_in_total", "Messages that clients and servers published."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.MessagesIn }},
+	{desc("fanfare_message_bytes_in_total", "Bytes of the messages that clients and servers published."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.BytesIn }},
+	{desc("fanfare_messages_out_total", "Deliveries to connections."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.MessagesOut }},
+	{desc("fanfare_message_bytes_out_total", "Bytes of the deliveries to connections."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.BytesOut }},
+}
+
+func desc(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }
+
+// Describe implements prometheus.Collector.
+func (c *engineCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, m := range engineMetrics {
+		ch <- m.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *engineCollector) Collect(ch chan<- prometheus.Metric) {
+	s := c.engine.Stats()
+	for _, m := range engineMetrics {
+		ch <- prometheus.MustNewConstMetric(m.desc, m.kind, float64(m.value(&s)))
+	}
+}

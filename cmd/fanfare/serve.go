@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fanfare/fanfare/cmd/fanfare/internal/config"
+)
+
+func serveCommand(w *world) *cobra.Command {
+	var s settings
+	cmd := &cobra.Command{
+		Short: "Serve (what fanfare does without a command)",
+		Long: `Serve runs a node until SIGTERM or SIGINT, which drain it: it takes no new
+connections, tells its clients, lets events under way reach their handlers, and
+ends with exit code 0. A second signal cuts. SIGHUP makes it read its file again.
+
+Without a key of its own a node uses the public development key, and listens on
+loopback addresses only.`,
+		Example: `  fanfare
+  fanfare --config fanfare.yaml
+  FANFARE_ACCESS_KEYS_PRIMARY=... fanfare --listen 0.0.0.0:8080`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			load := func() (*config.Config, config.Problems, error) { return s.load(cmd, w) }
+			c, warnings, err := load()
+			if problems, ok := errors.AsType[config.Problems](err); ok {
+				tell(w, problems)
+				return &toldError{exitUsage}
+			}
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), w, c, warnings, load)
+		},
+	}
+	s.flags(cmd)
+	return cmd
+}
+
+// errCut ends a node that did not get to end in order.
+var errCut = errors.New("cut before everything had ended in order")
+
+// serve runs a node until a signal, or ctx, ends it.
+func serve(ctx context.Context, w *world, c *config.Config, warnings config.Problems, load func() (*config.Config, config.Problems, error)) (err error) {
+	level := new(slog.LevelVar)
+	log := newLogger(w.Stderr, c.Log, level)
+	warn(log, warnings)
+
+	tracing, err := newTracing(ctx, w.getenv, log)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		// Its own few seconds, so that the spans of a drain that took all its time get out.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if err := tracing.shutdown(ctx); err != nil {
+			log.Warn("the last traces were not exported", "error", err)
+		}
+	}()
+
+	listener, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w%s", err, hint(err))
+	}
+	defer listener.Close()
+	addr := listener.Addr()
+	origin := func(c *config.Config) string {
+		_, host, _ := strings.Cut(endpoint(c, addr), "://")
+		return host
+	}
+	metrics := newMetrics()
+	n, err := newNode(c, origin, log, level, metrics, tracing)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, n.engine.Close())
+		n.upstreams.close()
+	}()
+
+	var cert *certificate
+	if c.TLS.CertFile != "" {
+		if cert, err = newCertificate(c.TLS.CertFile, c.TLS.KeyFile, log); err != nil {
+			return err
+		}
+	}
+	failed := make(chan error, 2)
+	var running sync.WaitGroup
+	start := func(srv *http.Server, l net.Listener, what string) {
+		running.Go(func() { // ends with srv
+			serve := srv.Serve
+			if srv.TLSConfig != nil {
+				serve = func(l net.Listener) error { return srv.ServeTLS(l, "", "") }
+			}
+			if err := serve(l); !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("%s: %w", what, err)
+			}
+		})
+	}
+	room := newWaitingRoom(listener, c.Limits.UnauthenticatedConnections)
+	doors := n.httpServer(c, room)
+	if cert != nil {
+		doors.TLSConfig = &tls.Config{GetCertificate: cert.get, MinVersion: tls.VersionTLS12}
+	}
+	var page *http.Server
+	pageAddr := ""
+	if c.Metrics.Listen != "" {
+		l, err := net.Listen("tcp", c.Metrics.Listen)
+		if err != nil {
+			return fmt.Errorf("listen for metrics: %w%s", err, hint(err))
+		}
+		pageAddr = l.Addr().String()
+		page = &http.Server{Handler: metrics.page(), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute,
+			IdleTimeout: 2 * time.Minute, ErrorLog: httpErrors(log.With("room", "metrics"))}
+		start(page, l, "metrics")
+	}
+	start(doors, room, "serve")
+	defer func() {
+		doors.Close()
+		if page != nil {
+			page.Close()
+		}
+		running.Wait()
+	}()
+
+	banner(w.Stdout, w.Self, c, addr, pageAddr)
+	limits := n.engine.Limits()
+	log.Info("serving", "address", addr.String(), "tls", cert != nil, "connections", limits.Connections, "totalOutboundBytes", limits.TotalOutboundBytes)
+	if w.Node != nil {
+		w.Node(n)
+	}
+
+	for {
+		select {
+		case err := <-failed:
+			return err
+		case <-ctx.Done():
+			return n.drain(context.WithoutCancel(ctx), w, doors)
+		case s := <-w.Signals:
+			if s == syscall.SIGHUP {
+				n.hangup(load, cert)
+				continue
+			}
+			log.Info("draining; a second signal cuts", "signal", s.String())
+			return n.drain(ctx, w, doors)
+		}
+	}
+}
+
+func warn(log *slog.Logger, warnings config.Problems) {
+	for _, p := range warnings {
+		log.Warn(p.Text, "where", p.Where, "key", p.Path)
+	}
+}
+
+// hint says what to do about an address that cannot be listened on.
+func hint(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "; another program has it, perhaps another node: choose another one with --listen"
+	case errors.Is(err, os.ErrPermission):
+		return "; ports below 1024 are for privileged programs: choose another one with --listen"
+	}
+	return ""
+}
+
+// hangup answers SIGHUP: it reads the settings again and follows them. Settings
+// with a mistake change nothing.
+func (n *node) hangup(load func() (*config.Config, config.Problems, error), cert *certificate) {
+	c, warnings, err := load()
+	if problems, ok := errors.AsType[config.Problems](err); ok {
+		for _, p := range problems {
+			n.log.Error(p.Text, "where", p.Where, "key", p.Path)
+		}
+		err = fmt.Errorf("%s", count(len(problems), "mistake"))
+	}
+	var restart []string
+	if err == nil {
+		warn(n.log, warnings)
+		if cert != nil && c.TLS.CertFile != "" {
+			err = cert.use(c.TLS.CertFile, c.TLS.KeyFile)
+		}
+	}
+	if err == nil {
+		restart, err = n.reload(c)
+	}
+	if err != nil {
+		n.metrics.configReloads.WithLabelValues("failed").Inc()
+		n.log.Error("the settings cannot be used; the last valid ones stay in force", "error", err)
+		return
+	}
+	n.metrics.configReloads.WithLabelValues("ok").Inc()
+	if len(restart) > 0 {
+		n.log.Warn("some settings have changed that take a restart", "keys", strings.Join(slices.Sorted(slices.Values(restart)), ", "))
+	}
+	n.log.Info("the settings were read again")
+}
+
+// drain ends a node in order: nobody new comes in, clients are told, what is
+// queued is flushed, events under way reach their handlers. It takes no longer
+// than it may, and a second signal makes an end of it.
+func (n *node) drain(ctx context.Context, w *world, doors *http.Server) error {
+	n.draining.Store(true)
+	ctx, cancel := context.WithTimeoutCause(ctx, n.settings.Load().config.Drain.Timeout, errors.New("drain.timeout has passed"))
+	defer cancel()
+	over := make(chan struct{})
+	defer close(over)
+	ctx, cut := context.WithCancelCause(ctx)
+	defer cut(nil)
+	go func() { // ends with over
+		for {
+			select {
+			case <-over:
+				return
+			case s := <-w.Signals:
+				if s != syscall.SIGHUP {
+					cut(errors.New("a second signal came"))
+					return
+				}
+			}
+		}
+	}()
+
+	// The listeners close at once; requests under way are waited for. Clients
+	// that have come in are not the server's any more.
+	stopped := make(chan error, 1)
+	go func() { stopped <- doors.Shutdown(ctx) }()
+	err := n.engine.Shutdown(ctx)
+	err = errors.Join(err, <-stopped)
+	if err != nil {
+		n.log.Error("the node was cut", "error", context.Cause(ctx))
+		return fmt.Errorf("%w: %w", errCut, context.Cause(ctx))
+	}
+	n.log.Info("the node has ended in order")
+	return nil
+}

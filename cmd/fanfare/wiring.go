@@ -1,0 +1,283 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/fanfare/fanfare/authn"
+	"github.com/fanfare/fanfare/authn/accesskey"
+	"github.com/fanfare/fanfare/authn/token"
+	"github.com/fanfare/fanfare/cmd/fanfare/internal/config"
+	"github.com/fanfare/fanfare/engine"
+	"github.com/fanfare/fanfare/transport/rest"
+	"github.com/fanfare/fanfare/transport/websocket"
+)
+
+// node is everything that runs: the engine in the middle, the doors around it,
+// and what proves callers.
+type node struct {
+	// Fixed at birth.
+	log     *slog.Logger
+	level   *slog.LevelVar
+	metrics *metrics
+	tracing *tracing
+	origin  func(*config.Config) string // what event handlers know this node by
+
+	engine    *engine.Engine
+	ring      *accesskey.Ring
+	hosts     *authn.Hosts
+	issuer    *token.Issuer
+	upstreams *upstreams
+	pagingKey []byte
+
+	draining atomic.Bool
+	settings atomic.Pointer[settled]
+	doors    atomic.Pointer[http.Handler]
+}
+
+// settled is one version of the settings and what was made for it.
+type settled struct {
+	config  *config.Config
+	clients clients
+}
+
+// newNode puts the rooms together. The caller ends the node with its engine and
+// its upstreams.
+func newNode(c *config.Config, origin func(*config.Config) string, log *slog.Logger, level *slog.LevelVar, m *metrics, t *tracing) (*node, error) {
+	n := &node{log: log, level: level, metrics: m, tracing: t, origin: origin, ring: new(accesskey.Ring), hosts: new(authn.Hosts)}
+	n.pagingKey = make([]byte, 32)
+	rand.Read(n.pagingKey)
+	n.issuer = token.NewIssuer(n.ring.IssuerKeys, n.hosts)
+	n.upstreams = newUpstreams(n)
+
+	if err := n.use(c); err != nil {
+		return nil, err
+	}
+	var err error
+	n.engine, err = engine.New(&engine.Options{
+		Hubs:     n.hub,
+		Limits:   engineLimits(c),
+		Logger:   log.With("room", "engine"),
+		Observer: m.engine(t),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start the engine: %w", err)
+	}
+	m.watch(n.engine)
+	n.hang(c)
+	return n, nil
+}
+
+// engineLimits returns the engine's limits: those that were set, or those that
+// this machine suggests.
+func engineLimits(c *config.Config) engine.Limits {
+	l := engine.Limits{
+		MessageBytes:        c.Limits.MessageBytes,
+		Connections:         c.Limits.Connections,
+		OutboundMessages:    c.Limits.OutboundMessages,
+		OutboundBytes:       c.Limits.OutboundBytes,
+		TotalOutboundBytes:  c.Limits.TotalOutboundBytes,
+		GroupsPerConnection: c.Limits.GroupsPerConnection,
+		PendingEvents:       c.Limits.PendingEvents,
+	}
+	if l.Connections == 0 {
+		l.Connections = maxConnections()
+	}
+	if l.TotalOutboundBytes == 0 {
+		l.TotalOutboundBytes = max(outboundMemory(), l.OutboundBytes)
+	}
+	return l
+}
+
+// use turns everything but the doors to the settings c.
+func (n *node) use(c *config.Config) error {
+	// The hosts and keys have been judged with the settings; what fails here
+	// changes nothing.
+	keys, err := parseKeys(c)
+	if err != nil {
+		return err
+	}
+	hosts := c.AudienceHosts
+	if u, err := url.Parse(c.PublicEndpoint); err == nil && u.Host != "" {
+		hosts = append(hosts[:len(hosts):len(hosts)], u.Host)
+	}
+	if err := n.hosts.Set(hosts...); err != nil {
+		return err
+	}
+	made, err := n.upstreams.use(c)
+	if err != nil {
+		return err
+	}
+	n.ring.Set(keys[0], keys[1])
+	n.ring.SetLocalAuth(!c.DisableLocalAuth)
+	n.level.Set(c.Log.Level)
+	n.settings.Store(&settled{c, made})
+	return nil
+}
+
+// parseKeys returns the access keys in force: primary, secondary.
+func parseKeys(c *config.Config) (keys [2]accesskey.Key, err error) {
+	for i, k := range c.Keys() {
+		if keys[i], err = accesskey.ParseKey(k.Reveal()); err != nil {
+			return keys, err
+		}
+	}
+	return keys, nil
+}
+
+// hub returns the settings of a hub for the engine.
+func (n *node) hub(name engine.HubName) *engine.HubOptions {
+	now := n.settings.Load()
+	h := now.config.Hub(string(name))
+	return &engine.HubOptions{
+		Handlers:  n.upstreams.rules(now.config, now.clients, h),
+		KeepAlive: time.Duration(h.KeepAlive) * time.Second,
+	}
+}
+
+// hang puts the doors in their place, one behind the other: WebSocket clients,
+// application servers, health. Those that are built anew take over from the next
+// request on; connections stay, since their lives hang on the engine.
+func (n *node) hang(c *config.Config) {
+	behind := proxies(c.TrustedProxies)
+
+	inward := rest.NewHandler(n.engine, authn.Servers(accesskey.NewServers(n.ring, n.hosts)), &rest.Options{
+		Fallback:       health(n.ready),
+		Tokens:         n.issuer,
+		PublicEndpoint: c.PublicEndpoint,
+		Origin:         forwardedOrigin,
+		PagingKey:      n.pagingKey,
+		Logger:         n.log.With("room", "rest"),
+		Observer:       n.metrics.rest(),
+	})
+
+	proven := authn.Clients(
+		n.issuer, // knows its own tokens by their key id
+		accesskey.NewClients(n.ring, n.hosts),
+		authn.Anonymous{Allow: n.allowsAnonymous},
+	)
+	outer := websocket.NewHandler(n.engine, proven, &websocket.Options{
+		Fallback:                   behind.resolve(bounded(inward)),
+		Logger:                     n.log.With("room", "websocket"),
+		Observer:                   n.metrics.websocket(),
+		HandshakeTimeout:           c.Limits.HandshakeTimeout,
+		UnauthenticatedConnections: c.Limits.UnauthenticatedConnections,
+		Compression:                c.Compression.Enabled,
+		TrustedProxies:             c.TrustedProxies,
+	})
+
+	doors := n.tracing.door(outer)
+	n.doors.Store(&doors)
+}
+
+// ServeHTTP hands a request to the doors as they are now.
+func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	(*n.doors.Load()).ServeHTTP(w, r)
+}
+
+// allowsAnonymous tells whether a hub admits clients without a token.
+func (n *node) allowsAnonymous(hub engine.HubName) bool {
+	return n.settings.Load().config.Hub(string(hub)).AnonymousConnectPolicy == "allow"
+}
+
+// ready tells whether to send the node anyone.
+func (n *node) ready() bool { return !n.draining.Load() }
+
+// reload turns the running node to other settings. It returns the keys that take
+// a restart.
+func (n *node) reload(c *config.Config) (restart []string, err error) {
+	old := n.settings.Load().config
+	if err := n.use(c); err != nil {
+		return nil, err
+	}
+	n.hang(c)
+	n.engine.Reload()
+	n.upstreams.retire()
+	return restartKeys(old, c), nil
+}
+
+// restartKeys returns the keys that differ and that a running node cannot follow.
+func restartKeys(old, c *config.Config) []string {
+	var keys []string
+	// Of limits, the doors follow those about handshakes; the engine's are fixed.
+	was, is := old.Limits, c.Limits
+	was.HandshakeTimeout, is.HandshakeTimeout = 0, 0
+	was.UnauthenticatedConnections, is.UnauthenticatedConnections = 0, 0
+	for _, k := range []struct {
+		key     string
+		differs bool
+	}{
+		{"listen", old.Listen != c.Listen},
+		{"tls", (old.TLS.CertFile == "") != (c.TLS.CertFile == "")},
+		{"limits", was != is},
+		{"metrics.listen", old.Metrics.Listen != c.Metrics.Listen},
+		{"log.format", old.Log.Format != c.Log.Format},
+	} {
+		if k.differs {
+			keys = append(keys, k.key)
+		}
+	}
+	return keys
+}
+
+// bodyTime is how long a server may take to send a request's body and to take
+// the reply.
+const bodyTime = time.Minute
+
+// bounded gives each request to servers' doors an end. It cannot be the HTTP
+// server's own, which would cut a client whose connect handler takes its time.
+func bounded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		end := time.Now().Add(bodyTime)
+		control := http.NewResponseController(w)
+		// An in-memory writer has no deadlines, and needs none.
+		_ = control.SetReadDeadline(end)
+		_ = control.SetWriteDeadline(end)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// httpServer returns the server of the doors. It takes as many new callers at a
+// time as room has places for.
+func (n *node) httpServer(c *config.Config, room *waitingRoom) *http.Server {
+	return &http.Server{
+		Handler:           n,
+		ConnState:         room.state,
+		ReadHeaderTimeout: c.Limits.HandshakeTimeout,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10, // a token may have 16 KiB
+		ErrorLog:          httpErrors(n.log.With("room", "http")),
+	}
+}
+
+// httpErrors returns what an http.Server says of its troubles: of callers that
+// fail at TLS quietly, of all else aloud.
+func httpErrors(l *slog.Logger) *log.Logger {
+	return log.New(writer(func(p []byte) {
+		text := strings.TrimSpace(string(p))
+		level := slog.LevelError
+		if strings.HasPrefix(text, "http: TLS handshake error") || strings.HasPrefix(text, "http2: ") {
+			level = slog.LevelInfo
+		}
+		l.Log(context.Background(), level, text)
+	}), "", 0)
+}
+
+// writer is an io.Writer of what is written at once.
+type writer func([]byte)
+
+var _ io.Writer = writer(nil)
+
+func (f writer) Write(p []byte) (int, error) {
+	f(p)
+	return len(p), nil
+}
