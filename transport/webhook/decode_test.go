@@ -197,7 +197,7 @@ func TestCookiesAgreeWithCookieJar(t *testing.T) {
 	lines := []string{
 		"a=1", `a="1 2"`, "a=1; Path=/a", "a=1; Path=/a/", "a=1; Path=a", "a=1; Domain=h.example", "a=1; Domain=.H.Example", "a=1; Domain=example", "a=1; Domain=co.uk", "a=1; Domain=h.example.",
 		"a=1; Domain=..h.example", "a=1; Domain=127.0.0.1", "a=1; Domain=.127.0.0.1", "a=1; Domain=localhost", "a=1; Secure", "a=1; Secure; Domain=h.example; Path=/", "a=1; Max-Age=10", "a=1; Max-Age=0", "a=1; Max-Age=-1",
-		"a=1; Expires=Fri, 01 Jan 2100 00:00:00 GMT", "a=1; Expires=Mon, 01 Jan 2001 00:00:00 GMT", "a=1; Expires=Mon, 01 Jan 2001 00:00:00 GMT; Max-Age=10", "a=1; HttpOnly; SameSite=Strict", "=1", "a", "a=\x01", "ü=1",
+		"a=1; Expires=Fri, 01 Jan 2100 00:00:00 GMT", "a=1; Expires=Mon, 01 Jan 2001 00:00:00 GMT", "a=1; Expires=Mon, 01 Jan 2001 00:00:00 GMT; Max-Age=10", "a=1; Expires=Thu, 01 Jan 1970 00:00:00 GMT", "a=1; HttpOnly; SameSite=Strict", "=1", "a", "a=\x01", "ü=1",
 	}
 	for _, from := range urls {
 		for _, to := range urls {

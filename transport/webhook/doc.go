@@ -20,12 +20,14 @@
 //     changes only what it speaks about.
 //   - Redirects are not followed, proxies are not used, and link-local and
 //     cloud metadata addresses are not connected to, whatever name leads there.
-//   - Errors are *[engine.Error]; all of them have [engine.CodeInternal] except
-//     for a client that is closed, a caller that has gone away and an event
-//     whose own metadata breaks the rules. Their rules are event.template,
-//     event.secret, event.token, event.header, event.metadata, event.validation, event.address,
-//     event.unreachable, event.timeout, event.cancelled, event.closed, event.status and
-//     event.reply. None of them shows the query of a URL, or a secret.
+//   - Errors are *[engine.Error], and none shows the query of a URL or a secret.
+//     Their rules are event.template, event.secret, event.token, event.header,
+//     event.metadata, event.validation, event.address, event.unreachable,
+//     event.timeout, event.cancelled, event.closed, event.status and event.reply.
+//     An event that fails has [engine.CodeInternal], and the server's Status if
+//     it had one to give; other codes are for a closed client and for a caller
+//     that has gone away (CodeClosed), for metadata that breaks the rules
+//     (CodeInvalid), and for what [New] refuses.
 //
 // # Caveats
 //

@@ -622,6 +622,20 @@ func TestValidationBacksOff(t *testing.T) {
 				t.Fatalf("not asked after %d s", pause)
 			}
 		}
+		// A success in between starts anew.
+		use := func(wait time.Duration) int {
+			time.Sleep(wait)
+			c.UserEvent(t.Context(), text("x"))
+			synctest.Wait()
+			return len(u.Checks())
+		}
+		u.now(func() { u.validate = nil })
+		use(time.Minute) // granted
+		u.now(func() { u.validate = statuses(403) })
+		checks = use(time.Minute) // refused
+		if n := use(time.Second); n != checks+1 {
+			t.Error("not asked 1 s after the first failure that followed a success")
+		}
 	})
 }
 
