@@ -334,6 +334,16 @@ func (c *conn) next(op ws.OpCode) []byte {
 	return p
 }
 
+// skipData reads the data frames that come first.
+func (c *conn) skipData() {
+	for {
+		if b, err := c.r.Peek(1); err != nil || !ws.OpCode(b[0]&0x0f).IsData() {
+			return
+		}
+		c.readFrame()
+	}
+}
+
 // expectClose reads frames until the close frame, which must hold code.
 func (c *conn) expectClose(code engine.CloseCode) string {
 	c.t.Helper()
