@@ -62,7 +62,8 @@ var binary = sync.OnceValues(func() (string, error) {
 	}
 	buildDir = dir
 	path := filepath.Join(dir, "fanfare")
-	if out, err := exec.Command("go", "build", "-o", path, "..").CombinedOutput(); err != nil {
+	args := append(append([]string{"build"}, buildFlags...), "-o", path, "..")
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build ./cmd/fanfare: %w\n%s", err, out)
 	}
 	return path, nil
