@@ -115,9 +115,7 @@ func (c *client) refuse(err *frameError) {
 
 // Lost implements [netwire.Reader].
 func (c *client) Lost(err error) {
-	if c.state == clientGone {
-		return
-	}
+	// Also after a goodbye: the engine may still be writing what was queued.
 	c.state = clientGone
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		c.session.Stuck("nothing could be written to the client for too long")

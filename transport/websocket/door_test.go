@@ -3,12 +3,14 @@ package websocket_test
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"runtime"
 	"strings"
@@ -27,7 +29,7 @@ import (
 
 // patience is how long a test waits for what must come. In a bubble it is
 // virtual.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 // TestScript plays the conversations that every door must hold, over both paths.
 func TestScript(t *testing.T) {
@@ -39,6 +41,9 @@ func TestScript(t *testing.T) {
 	})
 	t.Run("portable sockets", func(t *testing.T) {
 		transporttest.Run(t, door(network{portable: true}), leakless)
+	})
+	t.Run("TLS", func(t *testing.T) {
+		transporttest.Run(t, door(network{tls: true}), leakless)
 	})
 	t.Run("compressed sockets", func(t *testing.T) {
 		transporttest.Run(t, door(network{compressed: true}), leakless)
@@ -62,6 +67,7 @@ type network struct {
 	pipe       bool // in memory
 	portable   bool
 	compressed bool
+	tls        bool
 }
 
 // server is a running door.
@@ -96,6 +102,17 @@ func serve(t testing.TB, e *engine.Engine, auth transport.Authenticator, n netwo
 			return c, err
 		}
 	}
+	if n.tls {
+		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
+		plain := s.connect
+		s.connect = func() (net.Conn, error) {
+			c, err := plain()
+			if err != nil {
+				return nil, err
+			}
+			return tls.Client(c, &tls.Config{InsecureSkipVerify: true}), nil // the test's own server
+		}
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -107,6 +124,13 @@ func serve(t testing.TB, e *engine.Engine, auth transport.Authenticator, n netwo
 		<-done
 	})
 	return s
+}
+
+func certificate(t testing.TB) tls.Certificate {
+	t.Helper()
+	s := httptest.NewTLSServer(http.NotFoundHandler())
+	defer s.Close()
+	return s.TLS.Certificates[0]
 }
 
 // narrow is a listener whose sockets hold little.

@@ -1,0 +1,184 @@
+package websocket_test
+
+import (
+	"context"
+	"net"
+	"runtime"
+	"syscall"
+	"testing"
+
+	"github.com/gobwas/ws"
+
+	"github.com/fanfare/fanfare/engine"
+	"github.com/fanfare/fanfare/transport/transporttest"
+	"github.com/fanfare/fanfare/transport/websocket"
+)
+
+// bare takes the descriptor out of c, which is closed, so that the client's end
+// of an idle connection costs nothing in this process but the descriptor.
+func bare(t testing.TB, c net.Conn) int {
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd := -1
+	raw.Control(func(old uintptr) { fd, err = syscall.Dup(int(old)) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	return fd
+}
+
+// idle opens n connections that have joined a group and returns what each costs in
+// user memory: heap and stacks, after collection.
+func idle(t testing.TB, n int, portable bool) (bytes, goroutines float64) {
+	e := echoEngine(t, engine.Options{})
+	guests := &transporttest.Guests{}
+	s := serve(t, e, guests, network{portable: portable}, websocket.Options{})
+	target := "/client/hubs/h?access_token=" + guests.Invite(engine.Identity{UserID: "u", Groups: []engine.GroupName{"g"}})
+	fds := make([]int, 0, n)
+	defer func() {
+		for _, fd := range fds {
+			syscall.Close(fd)
+		}
+	}()
+	open := func() {
+		// Not dial: its clean-up would keep the client's end.
+		c, err := s.connect()
+		if err != nil {
+			t.Fatal(err)
+		}
+		handshake(t, c, target)
+		fds = append(fds, bare(t, c))
+	}
+	open() // what all share is there before
+	before, was := inUse(), runtime.NumGoroutine()
+	for range n {
+		open()
+	}
+	after, is := inUse(), runtime.NumGoroutine()
+	if got := int(e.Stats().Connections); got != n+1 {
+		t.Fatalf("%d connections are open, not %d", got, n+1)
+	}
+	return (after - before) / float64(n), float64(is-was) / float64(n)
+}
+
+// handshake knocks as a JSON client and reads as far as the first message.
+func handshake(t testing.TB, c net.Conn, target string) {
+	req := "GET " + target + " HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: " + azureJSON + "\r\n\r\n"
+	if _, err := c.Write([]byte(req)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 0, 4096)
+	for {
+		n, err := c.Read(buf[len(buf):cap(buf)])
+		if err != nil {
+			t.Fatal(err)
+		}
+		buf = buf[:len(buf)+n]
+		if buf[len(buf)-1] == '}' {
+			return
+		}
+	}
+}
+
+func inUse() float64 {
+	for range 3 { // pools let go of what they hold in two
+		runtime.GC()
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc + m.StackInuse)
+}
+
+// TestIdleMemory holds an idle, joined connection over plain TCP to less than
+// 1 KiB of user memory, engine included, and no goroutine.
+func TestIdleMemory(t *testing.T) {
+	n := 1000
+	if raceEnabled {
+		n = 100 // only the goroutines count: the race detector's bookkeeping is no connection's
+	}
+	bytes, goroutines := idle(t, n, false)
+	if goroutines > 0.01 {
+		t.Errorf("an idle connection has %.2f goroutines", goroutines)
+	}
+	if bytes > 1024 && !raceEnabled {
+		t.Errorf("an idle connection costs %.0f bytes", bytes)
+	}
+	t.Logf("%.0f bytes", bytes)
+}
+
+// BenchmarkIdle reports what an idle, joined connection costs in user memory.
+func BenchmarkIdle(b *testing.B) {
+	for name, portable := range map[string]bool{"path=descriptor": false, "path=portable": true} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				bytes, goroutines := idle(b, 2000, portable)
+				b.ReportMetric(bytes, "B/conn")
+				b.ReportMetric(goroutines, "goroutines/conn")
+			}
+		})
+	}
+}
+
+// BenchmarkFanout publishes to a group of JSON clients that read as fast as they
+// can, in the same process: a ratio between paths and revisions, not a figure to
+// quote.
+func BenchmarkFanout(b *testing.B) {
+	for name, n := range map[string]network{"path=descriptor": {}, "path=portable": {portable: true}} {
+		b.Run(name, func(b *testing.B) {
+			const members = 100
+			e := echoEngine(b, engine.Options{})
+			guests := &transporttest.Guests{}
+			s := serve(b, e, guests, n, websocket.Options{})
+			target := "/client/hubs/h?access_token=" + guests.Invite(engine.Identity{UserID: "u", Groups: []engine.GroupName{"g"}})
+			arrived := make(chan struct{}, members)
+			var clients []*conn
+			for range members {
+				c, res := s.dial(b, target, azureJSON, nil)
+				if c == nil {
+					b.Fatal(res)
+				}
+				c.next(ws.OpText)
+				clients = append(clients, c)
+			}
+			const burst = 64
+			for _, c := range clients {
+				go func() {
+					for i := 1; ; i++ {
+						h, err := ws.ReadHeader(c.r)
+						if err != nil {
+							return
+						}
+						c.r.Discard(int(h.Length))
+						if i%burst == 0 {
+							arrived <- struct{}{}
+						}
+					}
+				}()
+			}
+			h := e.Hub("h")
+			p := engine.Payload{Data: make([]byte, 128)}
+			for i := range p.Data {
+				p.Data[i] = 'x'
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				for range burst {
+					if err := h.SendToGroup(context.Background(), "g", p, nil); err != nil {
+						b.Fatal(err)
+					}
+				}
+				for range members {
+					<-arrived
+				}
+			}
+			b.ReportMetric(float64(b.N*burst*members)/b.Elapsed().Seconds(), "deliveries/s")
+			for _, c := range clients {
+				c.Drop()
+			}
+		})
+	}
+}
