@@ -123,8 +123,12 @@ var (
 	bareRaw16   = bareMode{"write16", 16, false}
 )
 
-// runBare measures one mode once.
+// runBare measures one mode.
 func (b *bench) runBare(mode bareMode, members, payload int, rate float64) (*sample, error) {
+	return b.steadily("the bare loop", rate, func() (*sample, error) { return b.bareOnce(mode, members, payload, rate) })
+}
+
+func (b *bench) bareOnce(mode bareMode, members, payload int, rate float64) (*sample, error) {
 	c, err := spawn("bare")
 	if err != nil {
 		return nil, err
@@ -139,7 +143,7 @@ func (b *bench) runBare(mode bareMode, members, payload int, rate float64) (*sam
 		return nil, err
 	}
 	s.expect(1, func(int, int) bool { return true })
-	if err := s.start(b.readers, nil); err != nil {
+	if err := s.start(b.readers); err != nil {
 		return nil, err
 	}
 	job := writeJob{Payload: payload, PerWrite: mode.perWrite, NetConn: mode.netConn, Rate: rate}
@@ -188,5 +192,5 @@ func (b *bench) runBare(mode bareMode, members, payload int, rate float64) (*sam
 	if err != nil {
 		return nil, err
 	}
-	return res, s.check([]uint32{uint32(sent)}, nil)
+	return res, s.check([]uint32{uint32(sent)})
 }

@@ -157,14 +157,15 @@ func (c *child) mark() (mark, error) { return c.tell(command{Do: "mark"}) }
 // settled collects the child's garbage, asks until ok agrees with the report, and
 // returns it: closing connections takes a server a moment.
 func (c *child) settled(ok func(mark) bool) (mark, error) {
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(2 * patience)
 	for {
 		m, err := c.tell(command{Do: "gc"})
 		if err != nil || ok(m) {
 			return m, err
 		}
+		time.Sleep(20 * time.Millisecond)
 		if time.Now().After(deadline) {
-			return m, fmt.Errorf("the child has not settled after %v: %+v", patience, m)
+			return m, fmt.Errorf("the child has not settled after %v: %+v", 2*patience, m)
 		}
 	}
 }

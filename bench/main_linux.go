@@ -97,6 +97,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		inFlight = fs.Int("inflight", 64, "messages that a saturating publisher keeps under way")
 		readers  = fs.Int("readers", 2, "goroutines that read the members' sockets")
 		portable = fs.Bool("portable", false, "make the node use its portable path instead of bare descriptors")
+		profiles = fs.String("profile", "", "leave CPU and heap profiles of the measured nodes in this directory")
 		path     = fs.String("out", "", "also write the results to this file (default for all: a dated one below bench/results)")
 	)
 	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
@@ -158,7 +159,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 
 	b := &bench{
 		ctx: ctx, progress: progress, rounds: *rounds, warmup: *warmup, duration: *duration,
-		readers: *readers, inFlight: *inFlight, portable: *portable,
+		readers: *readers, inFlight: *inFlight, portable: *portable, profile: *profiles,
 	}
 	if scenario == "all" && *path == "" {
 		*path = resultPath()

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -19,6 +20,9 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
 	"time"
 
 	"github.com/fanfare/fanfare/authn/token"
@@ -29,8 +33,10 @@ import (
 
 // Settings of a node, in its environment.
 const (
-	tlsVariable      = "FANFARE_BENCH_TLS"      // not empty: speak TLS
-	portableVariable = "FANFARE_BENCH_PORTABLE" // not empty: force the portable path
+	tlsVariable       = "FANFARE_BENCH_TLS"       // not empty: speak TLS
+	portableVariable  = "FANFARE_BENCH_PORTABLE"  // not empty: force the portable path
+	keepAliveVariable = "FANFARE_BENCH_KEEPALIVE" // a duration in place of the default
+	profileVariable   = "FANFARE_BENCH_PROFILE"   // a directory: leave a CPU and a heap profile there
 )
 
 // hub is where everything happens.
@@ -38,13 +44,30 @@ const hub = engine.HubName("bench")
 
 // runNode is the node that is measured: an engine behind the WebSocket door, with
 // access tokens verified, and groups and permissions as a real one has them.
-func runNode(in io.Reader, out io.Writer) error {
+func runNode(in io.Reader, out io.Writer) (err error) {
+	if dir := os.Getenv(profileVariable); dir != "" {
+		stop, err := profile(dir)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 	secret := make([]byte, 48)
 	rand.Read(secret)
 	key := base64.StdEncoding.EncodeToString(secret)
 
-	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	e, err := engine.New(&engine.Options{Logger: logger})
+	// A connection that is ended for its slowness is no news here: either the run
+	// expects it or it is not exact and says so.
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	o := &engine.Options{Logger: logger}
+	if s := os.Getenv(keepAliveVariable); s != "" {
+		d, err := time.ParseDuration(s)
+		if err != nil {
+			return fmt.Errorf("%s: %w", keepAliveVariable, err)
+		}
+		o.Hubs = func(engine.HubName) *engine.HubOptions { return &engine.HubOptions{KeepAlive: d} }
+	}
+	e, err := engine.New(o)
 	if err != nil {
 		return err
 	}
@@ -76,6 +99,33 @@ func runNode(in io.Reader, out io.Writer) error {
 	srv.Close()
 	<-done
 	return err
+}
+
+// profile records what the process does with its time until stop is called, and
+// then what it still holds.
+func profile(dir string) (stop func(), err error) {
+	runtime.MemProfileRate = 4 << 10
+	base := filepath.Join(dir, fmt.Sprintf("node-%d", os.Getpid()))
+	f, err := os.Create(base + ".cpu")
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, err
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		err := f.Close()
+		runtime.GC()
+		if h, e := os.Create(base + ".heap"); e == nil {
+			err = errors.Join(err, pprof.WriteHeapProfile(h), h.Close())
+		} else {
+			err = errors.Join(err, e)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench: profile:", err)
+		}
+	}, nil
 }
 
 // keys are the one key of a node.

@@ -43,10 +43,7 @@ const patience = 10 * time.Second
 
 // publish publishes for d and returns once every member has got everything.
 func (t *traffic) publish(s *swarm, d time.Duration) (*burst, error) {
-	if t.sent == nil {
-		t.sent = make([]uint32, len(t.streams))
-		t.stamped = make([]byte, t.payload)
-	}
+	t.begin()
 	s.latency() // forget what was before
 	before, first := s.delivered(), t.k
 	start := time.Now()
@@ -67,6 +64,31 @@ func (t *traffic) publish(s *swarm, d time.Duration) (*burst, error) {
 		messages: int64(t.k - first), deliveries: s.delivered() - before,
 		wall: time.Since(start), latency: s.latency(), late: late,
 	}, nil
+}
+
+// publishEach publishes n messages in every stream, inFlight of them under way,
+// and returns once every member has got everything.
+func (t *traffic) publishEach(s *swarm, n int) error {
+	t.begin()
+	for range n * len(t.streams) {
+		for t.underWay(s) >= uint64(t.inFlight) {
+			if err := t.wait(s); err != nil {
+				return err
+			}
+		}
+		if err := t.add(s, time.Now().UnixNano()).flush(); err != nil {
+			return fmt.Errorf("publish: %w", err)
+		}
+	}
+	return t.drain(s)
+}
+
+// begin makes room for what a run keeps, once.
+func (t *traffic) begin() {
+	if t.sent == nil {
+		t.sent = make([]uint32, len(t.streams))
+		t.stamped = make([]byte, t.payload)
+	}
 }
 
 // saturate keeps inFlight messages under way. A message is under way until its
