@@ -57,7 +57,7 @@ func testChatApp(t *testing.T, server func(t *testing.T) *exec.Cmd) {
 	if info, err := os.Stat(shot); err != nil || info.Size() < 1000 {
 		t.Errorf("the screenshot %s: %v, want a picture", shot, err)
 	}
-	if keep := os.Getenv("FANFARE_KEEP_SCREENSHOTS"); keep != "" { // a folder, for those who want to look
+	if keep := os.Getenv("SDKTEST_SCREENSHOTS"); keep != "" { // a folder, for those who want to look
 		if err := os.Rename(shot, filepath.Join(keep, t.Name()+".png")); err != nil {
 			t.Error(err)
 		}

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -53,7 +54,7 @@ func (n *node) env() []string {
 
 // binary is the node's program, built once for all tests of the package.
 var binary = sync.OnceValues(func() (string, error) {
-	if path := os.Getenv("FANFARE_BINARY"); path != "" { // a node that was built before
+	if path := os.Getenv("SDKTEST_NODE"); path != "" { // a node that was built before
 		return path, nil
 	}
 	dir, err := os.MkdirTemp("", "fanfare-sdktest-")
@@ -148,7 +149,9 @@ func startNode(t *testing.T, s scheme, hubs map[string][]eventHandler) *node {
 		t.Fatal(err)
 	}
 
-	p := start(t, exec.Command(path, "--config", file, "--log-level", "debug"))
+	cmd := exec.Command(path, "--config", file, "--log-level", "debug")
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "FANFARE_") })
+	p := start(t, cmd)
 	p.inOrder = true
 	n.Endpoint = p.waitFor(t, endpointLine)
 	if got, _, _ := strings.Cut(n.Endpoint, ":"); got != string(s) {
@@ -235,7 +238,7 @@ func (p *process) read(r io.Reader) {
 func (p *process) printed() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	const most = 400
+	const most = 150
 	out := p.out
 	if len(out) > most {
 		out = out[len(out)-most:]

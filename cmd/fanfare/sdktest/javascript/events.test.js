@@ -90,7 +90,7 @@ test('the handler changes user, groups and roles', async (t) => {
   await rest.group('lobby').sendToAll({ to: 'lobby' });
   await rest.sendToUser('changed', { to: 'user' });
   await only(hub, { ann: [ann, [text('hi', 'group welcome'), json({ to: 'user' })]] });
-  const [, connected] = await seen(ann.connectionId, 2);
+  const [connected] = await seen(ann.connectionId, 1, ['connected']);
   assert.equal(connected.context.userId, 'changed');
 });
 
@@ -132,7 +132,8 @@ test('the handler’s state stays with the connection', async (t) => {
   await assert.rejects(ann.sendEvent('refuse', 'x', 'text'), (e) => e.errorDetail?.name === 'InternalServerError');
   await ann.sendEvent('count', 'x', 'text');
   await only(hub, { ann: [ann, [json({ count: 11 }), json({ count: 12 }), json({ count: 13 })]], bo: [bo, [json({ count: 1 })]] });
-  const [connect, connected] = await seen(ann.connectionId, 2);
+  const [connect] = await seen(ann.connectionId, 1, ['connect']);
+  const [connected] = await seen(ann.connectionId, 1, ['connected']);
   assert.deepEqual(connect.context.states, {});
   assert.deepEqual(connected.context.states, { count: 10 });
 });
@@ -164,8 +165,7 @@ test('a plain WebSocket’s frames are events, and a refused one ends it', async
 test('disconnected says how the client left', async (t) => {
   const ann = await client(t, hub, { userId: 'leaver' });
   ann.stop();
-  const [, , gone] = await seen(ann.connectionId, 3);
-  assert.equal(gone.event, 'disconnected');
+  const gone = (await seen(ann.connectionId, 1, ['disconnected']))[0];
   assert.equal(gone.context.userId, 'leaver');
   assert.equal(await rest.connectionExists(ann.connectionId), false);
 });

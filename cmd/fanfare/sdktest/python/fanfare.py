@@ -50,6 +50,10 @@ class Client:
             protocol_type=WebPubSubProtocolType.JSON,
             reconnect_retry_total=0,
             message_retry_total=0,  # a refusal is shown at once, not after three more tries
+            # The SDK begins to wait after it has sent. An answer that was quicker is
+            # not lost, but noticed only when the wait is over.
+            start_timeout=3,
+            ack_timeout=3,
         )
         self.sdk.subscribe(CallbackType.CONNECTED, connected.put)
         self.sdk.subscribe(CallbackType.DISCONNECTED, lambda e: self.ended.put(e.message))
