@@ -124,8 +124,7 @@ type Client struct {
 	stopped chan struct{} // closed when nothing runs any more
 
 	mu     sync.Mutex // guards the rest; never held across a write
-	live   *wire      // the wire being read; nil while there is none
-	wire   *wire      // live, once requests may use it
+	wire   *wire      // the one being read; nil while there is none
 	first  Connected  // of the present connection
 	ackID  uint64     // the last one used
 	groups map[string]struct{}
@@ -152,7 +151,8 @@ func Dial(ctx context.Context, url string, o *Options) (*Client, error) {
 		return nil, err
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.live, c.wire, c.first = w, w, first
+	c.wire, c.first = w, first
+	close(w.open)
 	if c.json {
 		c.events <- first // the buffer has room for at least one
 	}
@@ -301,7 +301,7 @@ func (c *Client) Send(ctx context.Context, p engine.Payload) error {
 	if c.json {
 		return errors.New("client: Send is for connections without a subprotocol; use SendToGroup or SendEvent")
 	}
-	w, err := c.current()
+	w, err := c.current(ctx)
 	if err != nil {
 		return err
 	}
@@ -317,7 +317,7 @@ func (c *Client) Send(ctx context.Context, p engine.Payload) error {
 // Ping returns once the server has answered a ping: the JSON subprotocol's own,
 // or a WebSocket one on a connection without it.
 func (c *Client) Ping(ctx context.Context) error {
-	w, err := c.current()
+	w, err := c.current(ctx)
 	if err != nil {
 		return err
 	}
@@ -353,7 +353,7 @@ func (c *Client) CloseWith(code engine.CloseCode, reason string) error {
 	}
 	body := ws.NewCloseFrameBody(ws.StatusCode(code), reason)
 	c.mu.Lock()
-	w := c.live
+	w := c.wire
 	already := c.ctx.Err() != nil
 	c.cancel()
 	c.mu.Unlock()
@@ -371,19 +371,30 @@ func (c *Client) CloseWith(code engine.CloseCode, reason string) error {
 	return nil
 }
 
-// current returns the present wire.
-func (c *Client) current() (*wire, error) {
+// current returns the present wire, once it is back in the groups of the one
+// before it.
+func (c *Client) current(ctx context.Context) (*wire, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	w, err := c.wire, c.err
 	switch {
-	case c.err != nil:
-		return nil, c.err
+	case err != nil:
 	case c.ctx.Err() != nil:
-		return nil, ErrClosed
-	case c.wire == nil:
-		return nil, ErrNotConnected
+		err = ErrClosed
+	case w == nil:
+		err = ErrNotConnected
 	}
-	return c.wire, nil
+	c.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-w.open:
+		return w, nil
+	case <-w.over:
+		return nil, w.cause()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // do sends a request of the JSON subprotocol and, if acked, waits for the ack.
@@ -391,7 +402,7 @@ func (c *Client) do(ctx context.Context, r *request, acked bool) error {
 	if !c.json {
 		return fmt.Errorf("client: %s needs subprotocol %s", r.kind, JSON)
 	}
-	w, err := c.current()
+	w, err := c.current(ctx)
 	if err != nil {
 		return err
 	}
@@ -444,14 +455,18 @@ func (c *Client) run(w *wire) {
 			quick = 0
 		}
 		w = nil
+		var first Connected
 		if r := c.opts.Reconnect; r != nil && c.ctx.Err() == nil && !final(err, r) {
 			c.push(Lost{Err: err})
-			w, err = c.reconnect(quick)
+			w, first, err = c.reconnect(quick)
 			rejoin = true
 		}
-		if w == nil || !c.adopt(w) {
+		if w == nil || !c.adopt(w, first) {
 			c.finish(err)
 			return
+		}
+		if c.json {
+			c.push(first)
 		}
 	}
 }
@@ -462,10 +477,10 @@ func (c *Client) run(w *wire) {
 const steady = 5 * time.Second
 
 // adopt makes w the wire that Close looks for, unless Close was called.
-func (c *Client) adopt(w *wire) bool {
+func (c *Client) adopt(w *wire, first Connected) bool {
 	c.mu.Lock()
 	if c.ctx.Err() == nil {
-		c.live = w
+		c.wire, c.first = w, first
 		c.mu.Unlock()
 		return true
 	}
@@ -497,10 +512,10 @@ func (c *Client) serve(w *wire, rejoin bool) error {
 	if closed := (*CloseError)(nil); !errors.As(err, &closed) {
 		err = fmt.Errorf("client: connection lost: %w", noEOF(err))
 	}
-	w.end(err) // first, so that rejoin does not open a dead wire to the program
+	w.end(err)
 	wg.Wait()
 	c.mu.Lock()
-	c.live, c.wire = nil, nil
+	c.wire = nil
 	c.mu.Unlock()
 	return w.cause()
 }
@@ -629,10 +644,10 @@ func (c *Client) keepAlive(w *wire) {
 
 // reconnect makes a new wire, or says why it gave up. quick is how many
 // connections in a row did not last.
-func (c *Client) reconnect(quick int) (*wire, error) {
+func (c *Client) reconnect(quick int) (*wire, Connected, error) {
 	r := c.opts.Reconnect
 	if quick > 0 && !c.pause(r.delay(quick)) {
-		return nil, ErrClosed
+		return nil, Connected{}, ErrClosed
 	}
 	for attempt := 1; ; attempt++ {
 		url, err := c.url, error(nil)
@@ -645,19 +660,13 @@ func (c *Client) reconnect(quick int) (*wire, error) {
 			w, first, err = c.connect(c.ctx, url)
 		}
 		if err == nil {
-			c.mu.Lock()
-			c.first = first
-			c.mu.Unlock()
-			if c.json {
-				c.push(first)
-			}
-			return w, nil
+			return w, first, nil
 		}
 		if final(err, r) || attempt == r.Attempts {
-			return nil, fmt.Errorf("client: reconnect, attempt %d: %w", attempt, err)
+			return nil, Connected{}, fmt.Errorf("client: reconnect, attempt %d: %w", attempt, err)
 		}
 		if !c.pause(r.delay(attempt)) {
-			return nil, ErrClosed
+			return nil, Connected{}, ErrClosed
 		}
 	}
 }
@@ -705,11 +714,7 @@ func (c *Client) rejoin(w *wire) {
 		}
 		waits = append(waits, p)
 	}
-	c.mu.Lock()
-	if w.cause() == nil {
-		c.wire = w
-	}
-	c.mu.Unlock()
+	close(w.open)
 	for i, p := range waits {
 		if err := <-p.done; err != nil {
 			if ack := (*AckError)(nil); !errors.As(err, &ack) {

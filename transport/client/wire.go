@@ -42,6 +42,7 @@ type wire struct {
 	br    *bufio.Reader
 	limit int
 	tls   bool
+	open  chan struct{} // closed when requests may use it
 	over  chan struct{} // closed by end
 	turn  chan struct{} // holds one value while someone writes
 
@@ -119,7 +120,7 @@ func dialWire(ctx context.Context, target string, o *Options) (*wire, error) {
 	_, isTLS := conn.(*tls.Conn)
 	return &wire{
 		conn: conn, br: br, limit: o.ReadLimit, tls: isTLS, start: time.Now(),
-		over: make(chan struct{}), turn: make(chan struct{}, 1),
+		open: make(chan struct{}), over: make(chan struct{}), turn: make(chan struct{}, 1),
 		acks: make(map[uint64]*pending),
 	}, nil
 }
