@@ -70,7 +70,7 @@ func banner(w io.Writer, self string, c *config.Config, addr net.Addr, metrics s
 		line("Metrics", "http://%s/metrics", metrics)
 	}
 	if risks := risks(c); len(risks) > 0 {
-		b.WriteString("\nFor development only:\n")
+		b.WriteString("\nNot secure:\n")
 		for _, r := range risks {
 			for i, text := range wrap(r, 76) {
 				fmt.Fprintf(&b, "  %s%s\n", [2]string{"- ", "  "}[min(i, 1)], text)

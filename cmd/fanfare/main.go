@@ -87,7 +87,7 @@ func (e *usageError) Unwrap() error { return e.err }
 // run carries out one command line and returns the exit code.
 func run(ctx context.Context, w *world, args ...string) int {
 	root := newRoot(w)
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // never nil, which would mean the process's own
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK

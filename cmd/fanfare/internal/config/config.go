@@ -19,12 +19,14 @@ import (
 	"log/slog"
 	"net/netip"
 	"time"
+
+	"github.com/fanfare/fanfare/authn/accesskey"
 )
 
 // DevelopmentKey is the public access key of a node that was given none. It is
 // the one of Microsoft's emulator, so that connection strings move over
 // unchanged, and for that reason protects nothing.
-const DevelopmentKey Secret = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789ABCDEFGH"
+const DevelopmentKey Secret = accesskey.DevelopmentKey
 
 // Config is everything that can be set. The keys are those of the file; the doc
 // tags are what `fanfare help config` prints. A Config is not changed once it

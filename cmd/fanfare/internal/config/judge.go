@@ -2,6 +2,7 @@ package config
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -12,7 +13,10 @@ import (
 	"strings"
 	"time"
 	"unicode"
-	"unicode/utf8"
+
+	"github.com/fanfare/fanfare/authn/accesskey"
+	"github.com/fanfare/fanfare/engine"
+	"github.com/fanfare/fanfare/transport/webhook"
 )
 
 // judge checks what one value alone cannot show, and each value's own rules. It
@@ -204,23 +208,29 @@ func isLoopback(host string) bool {
 	return err == nil && a.Unmap().IsLoopback()
 }
 
-// minKey is the shortest access key: 32 bytes, as long as what HMAC-SHA256 makes
-// (RFC 7518, section 3.2).
-const minKey = 32
-
 func (d *decoder) key(k Secret, path string) {
-	s := k.Reveal()
-	switch {
-	case s == "":
-	case strings.TrimSpace(s) != s:
-		d.bad(path, "has blanks around it; expected none")
-	case !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) || strings.Contains(s, ";"):
-		d.bad(path, "holds a control character, a semicolon or what is not UTF-8; expected none, since it stands in connection strings")
-	case len(s) < minKey:
-		d.bad(path, "has %d bytes; expected at least %d", len(s), minKey)
-	case len(s) > 1024:
-		d.bad(path, "has %d bytes; expected at most 1024", len(s))
+	if k == "" {
+		return
 	}
+	parsed, err := accesskey.ParseKey(k.Reveal())
+	if err != nil {
+		d.bad(path, "%s", said(err))
+	} else if parsed.Weak() {
+		d.bad(path, "has %d bytes; expected at least 32", len(k))
+	}
+}
+
+// said returns what an error of another room says to people: its message, and
+// the detail where there is one. Neither holds a secret.
+func said(err error) string {
+	e, ok := errors.AsType[*engine.Error](err)
+	if !ok {
+		return err.Error()
+	}
+	if e.Detail == "" {
+		return strings.TrimSuffix(e.Message, ".")
+	}
+	return strings.TrimSuffix(e.Message, ".") + ": " + e.Detail
 }
 
 var systemEvents = []string{"connect", "connected", "disconnected"}
@@ -237,6 +247,7 @@ func (d *decoder) hub(h *Hub, path string) {
 
 func (d *decoder) handler(h *EventHandler, path string) {
 	d.template(h.URLTemplate.Reveal(), join(path, "urlTemplate"))
+	d.pattern(h.UserEventPattern, join(path, "userEventPattern"))
 	for i, e := range h.SystemEvents {
 		lower := strings.ToLower(e)
 		if !slices.Contains(systemEvents, lower) {
@@ -275,34 +286,24 @@ func (d *decoder) template(s, path string) {
 		d.bad(path, "tunnels are not in this build of Fanfare; expected http:// or https://")
 		return
 	}
-	_, rest, _ := strings.Cut(s, "://")
-	authority := rest
-	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
-		authority = rest[:i]
-	}
-	if strings.ContainsAny(authority, "{}") {
-		d.bad(path, "a parameter stands in the host; expected {hub} and {event} in path and query only")
+	client, err := webhook.New(s, nil)
+	if err != nil {
+		d.bad(path, "%s", said(err))
 		return
 	}
-	for s := s; ; {
-		open := strings.IndexByte(s, '{')
-		if open < 0 {
-			break
+	client.Close()
+}
+
+// pattern checks the wildcards of a list of user events.
+func (d *decoder) pattern(list, path string) {
+	for name := range strings.SplitSeq(list, ",") {
+		name = strings.TrimSpace(name)
+		if name == "*" || !strings.ContainsAny(name, `*?\`) {
+			continue
 		}
-		end := strings.IndexByte(s[open:], '}')
-		if end < 0 {
-			d.bad(path, "a brace is not closed; expected {hub} or {event}")
-			return
+		if _, err := engine.ParsePattern(strings.ToLower(name)); err != nil {
+			d.bad(path, "%s", said(err))
 		}
-		if p := s[open+1 : open+end]; !strings.EqualFold(p, "hub") && !strings.EqualFold(p, "event") {
-			d.bad(path, "holds an unknown parameter; expected {hub} or {event}")
-			return
-		}
-		s = s[open+end+1:]
-	}
-	u, err := url.Parse(strings.NewReplacer("{", "", "}", "").Replace(s))
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
-		d.bad(path, "not a URL; expected http:// or https://, a host and a path, such as https://app.example.com/{hub}/{event}")
 	}
 }
 
