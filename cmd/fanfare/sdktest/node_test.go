@@ -21,9 +21,10 @@ import (
 
 // node is a Fanfare node that runs as a process of its own, as its users run it.
 type node struct {
-	Endpoint string // scheme://127.0.0.1:port
-	Key      string
-	CAFile   string // the CA that signed its certificate; empty over plain HTTP
+	Endpoint  string // scheme://127.0.0.1:port
+	Key       string // the primary access key
+	Secondary string
+	CAFile    string // the CA that signed its certificate; empty over plain HTTP
 }
 
 // ConnectionString is what an application would be configured with.
@@ -38,6 +39,7 @@ func (n *node) env() []string {
 		"FANFARE_CONNECTION_STRING=" + n.ConnectionString(),
 		"FANFARE_ENDPOINT=" + n.Endpoint,
 		"FANFARE_KEY=" + n.Key,
+		"FANFARE_SECONDARY_KEY=" + n.Secondary,
 		"NO_PROXY=127.0.0.1,localhost",
 	}
 	if n.CAFile != "" {
@@ -122,11 +124,11 @@ func startNode(t *testing.T, s scheme, hubs map[string][]eventHandler) *node {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	n := &node{Key: randomKey()}
+	n := &node{Key: randomKey(), Secondary: randomKey()}
 
 	config := map[string]any{
 		"listen":     "127.0.0.1:0",
-		"accessKeys": map[string]string{"primary": n.Key, "secondary": randomKey()},
+		"accessKeys": map[string]string{"primary": n.Key, "secondary": n.Secondary},
 	}
 	if s == tls {
 		c := certificates(t)

@@ -4,7 +4,7 @@
 const assert = require('node:assert/strict');
 const { test } = require('node:test');
 const { AzureKeyCredential, WebPubSubServiceClient } = require('@azure/web-pubsub');
-const { asText, client, endpoint, key, only, options, refused, service, text } = require('./fanfare');
+const { asText, client, endpoint, key, only, opened, options, refused, secondaryKey, service, text } = require('./fanfare');
 
 const forbidden = (e) => {
   assert.equal(e.errorDetail?.name, 'Forbidden', `the ack's error is ${JSON.stringify(e.errorDetail)}`);
@@ -94,11 +94,16 @@ test('client tokens: the user, no user, and times', async (t) => {
   await only('a[1].b', { odd: [odd, [text('hi')]] });
 });
 
-test('a service client made from endpoint and key', async (t) => {
-  const s = new WebPubSubServiceClient(endpoint, new AzureKeyCredential(key), 'bykey', options);
-  const ann = await client(t, 'bykey', { userId: 'ann' });
-  await s.sendToUser('ann', 'hi', asText);
-  await only('bykey', { ann: [ann, [text('hi')]] });
+test('a service client made from endpoint and key, the primary or the secondary', async (t) => {
+  const hub = 'bykey';
+  const ann = await client(t, hub, { userId: 'ann' });
+  for (const k of [key, secondaryKey]) {
+    const s = new WebPubSubServiceClient(endpoint, new AzureKeyCredential(k), hub, options);
+    await s.sendToUser('ann', 'hi', asText);
+    const { url } = await s.getClientAccessToken({ userId: 'bo' });
+    await opened(t, url);
+  }
+  await only(hub, { ann: [ann, [text('hi'), text('hi')]] });
 });
 
 test('a wrong key is refused with 401 by both doors, and nothing happens', async (t) => {

@@ -8,7 +8,7 @@ const { WebPubSubServiceClient } = require('@azure/web-pubsub');
 const { WebPubSubClient, WebPubSubJsonProtocol } = require('@azure/web-pubsub-client');
 const WebSocket = require('ws');
 
-const { FANFARE_CONNECTION_STRING: connectionString, FANFARE_ENDPOINT: endpoint, FANFARE_KEY: key } = process.env;
+const { FANFARE_CONNECTION_STRING: connectionString, FANFARE_ENDPOINT: endpoint, FANFARE_KEY: key, FANFARE_SECONDARY_KEY: secondaryKey } = process.env;
 
 // The SDK refuses plain HTTP unless it is told that this is meant.
 const options = { allowInsecureConnection: endpoint.startsWith('http:') };
@@ -82,10 +82,9 @@ async function client(t, hub, token = {}, query = '') {
   return Object.assign(c, { connectionId, userId });
 }
 
-// raw opens a plain WebSocket, as a browser would, with the subprotocols given.
-async function raw(t, hub, { token = {}, query = '', protocols = [] } = {}) {
-  const { url } = await service(hub).getClientAccessToken(token);
-  const ws = new WebSocket(url + query, protocols);
+// opened opens a plain WebSocket, as a browser would.
+async function opened(t, url, protocols = []) {
+  const ws = new WebSocket(url, protocols);
   ws.inbox = new Inbox();
   ws.closed = new Inbox();
   ws.on('message', (data, isBinary) => ws.inbox.push(isBinary ? [...data] : data.toString()));
@@ -93,6 +92,12 @@ async function raw(t, hub, { token = {}, query = '', protocols = [] } = {}) {
   cleanUp(t, () => ws.terminate());
   await once(ws, 'open');
   return ws;
+}
+
+// raw opens a plain WebSocket of a hub, with a token and the subprotocols given.
+async function raw(t, hub, { token = {}, query = '', protocols = [] } = {}) {
+  const { url } = await service(hub).getClientAccessToken(token);
+  return opened(t, url + query, protocols);
 }
 
 // refused is the HTTP status that an upgrade is refused with.
@@ -134,4 +139,4 @@ const binary = (data, from = 'server') => [from, 'binary', data];
 const asText = { contentType: 'text/plain' };
 const bytes = (...b) => new Uint8Array(b).buffer;
 
-module.exports = { Inbox, asText, binary, bytes, client, connectionString, endpoint, json, key, only, options, raw, refused, service, text };
+module.exports = { Inbox, asText, binary, bytes, client, connectionString, endpoint, json, key, only, opened, options, raw, refused, secondaryKey, service, text };
