@@ -55,11 +55,6 @@ function summary({ message }) {
   return kind === 'groupData' ? [`group ${group}`, dataType, plainData(data)] : ['server', dataType, plainData(data)];
 }
 
-// Every client of a test is stopped when the test ends.
-function cleanUp(t, stop) {
-  t.after(stop);
-}
-
 // client opens an SDK client of a hub. token are options of getClientAccessToken;
 // query is added to the URL, where the connect handler sees it.
 async function client(t, hub, token = {}, query = '') {
@@ -75,7 +70,7 @@ async function client(t, hub, token = {}, query = '') {
   c.on('server-message', (e) => c.inbox.push(summary(e)));
   c.on('disconnected', (e) => c.ended.push(e.message?.message));
   const connected = new Promise((resolve) => c.on('connected', resolve));
-  cleanUp(t, () => c.stop());
+  t.after(() => c.stop());
   await c.start();
   const { connectionId, userId } = await connected;
   assert.ok(connectionId, 'the connected message names the connection');
@@ -89,7 +84,7 @@ async function opened(t, url, protocols = []) {
   ws.closed = new Inbox();
   ws.on('message', (data, isBinary) => ws.inbox.push(isBinary ? [...data] : data.toString()));
   ws.on('close', (code, reason) => ws.closed.push([code, reason.toString()]));
-  cleanUp(t, () => ws.terminate());
+  t.after(() => ws.terminate());
   await once(ws, 'open');
   return ws;
 }
