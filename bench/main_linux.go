@@ -92,6 +92,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		rate     = fs.String("rate", "", "deliveries a second, or saturated: one or several with commas (default saturated,100000 for fanout, saturated for chat, 100000 otherwise)")
 		groups   = fs.Int("groups", 10_000, "groups, for the scenario groups")
 		rounds   = fs.Int("rounds", 5, "rounds, of which the medians are compared")
+		attempts = fs.Int("attempts", 3, "how often a measurement at a fixed rate is made, if the rate was not kept")
 		duration = fs.Duration("duration", 2*time.Second, "how long one measurement lasts")
 		warmup   = fs.Duration("warmup", 500*time.Millisecond, "how long each is warmed up")
 		inFlight = fs.Int("inflight", 64, "messages that a saturating publisher keeps under way")
@@ -158,7 +159,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	}
 
 	b := &bench{
-		ctx: ctx, progress: progress, rounds: *rounds, warmup: *warmup, duration: *duration,
+		ctx: ctx, progress: progress, rounds: *rounds, attempts: *attempts, warmup: *warmup, duration: *duration,
 		readers: *readers, inFlight: *inFlight, portable: *portable, profile: *profiles,
 	}
 	if scenario == "all" && *path == "" {
