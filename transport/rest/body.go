@@ -1,0 +1,190 @@
+package rest
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/text/encoding"
+	"golang.org/x/text/encoding/htmlindex"
+
+	"github.com/fanfare/fanfare/engine"
+)
+
+// bodyReader reads a request's body once, no further than its limit.
+type bodyReader struct {
+	r     *http.Request
+	limit int
+
+	read  bool
+	bytes []byte
+	err   error
+}
+
+// all returns the body.
+func (b *bodyReader) all() ([]byte, error) {
+	if b.read {
+		return b.bytes, b.err
+	}
+	b.read = true
+	if b.r.ContentLength > int64(b.limit) {
+		b.err = b.tooLarge()
+		return nil, b.err
+	}
+	var buf bytes.Buffer
+	if b.r.ContentLength > 0 {
+		buf.Grow(int(b.r.ContentLength))
+	}
+	// One byte more than allowed tells a body of unknown length that is too large.
+	_, err := io.Copy(&buf, io.LimitReader(b.r.Body, int64(b.limit)+1))
+	switch {
+	case err != nil:
+		b.err = &engine.Error{
+			Code: engine.CodeInvalid, Rule: "rest.body", Err: err,
+			Message: "The body ended before it was complete.",
+		}
+	case buf.Len() > b.limit:
+		b.err = b.tooLarge()
+	default:
+		b.bytes = buf.Bytes()
+	}
+	return b.bytes, b.err
+}
+
+// tooLarge begins with the service's own words.
+func (b *bodyReader) tooLarge() error {
+	return engine.Errorf(engine.CodeTooLarge, "limits.messageBytes",
+		"Invalid Content-Length header. The body has more than the %d bytes that are allowed.", b.limit)
+}
+
+// hash is for authorizers that sign bodies.
+func (b *bodyReader) hash() ([]byte, error) {
+	p, err := b.all()
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(p)
+	return sum[:], nil
+}
+
+// payload returns the body as a message: its type is the Content-Type's.
+func (b *bodyReader) payload() (engine.Payload, error) {
+	if b.r.ContentLength > int64(b.limit) {
+		return engine.Payload{}, b.tooLarge()
+	}
+	t, charset, err := contentType(b.r.Header)
+	if err != nil {
+		return engine.Payload{}, err
+	}
+	p, err := b.all()
+	if err != nil || t == engine.Binary {
+		return engine.Payload{Type: t, Data: p}, err
+	}
+	if charset != nil {
+		if p, err = charset.NewDecoder().Bytes(p); err != nil {
+			return engine.Payload{}, engine.Errorf(engine.CodeInvalid, "rest.charset", "The body is not text in the charset that Content-Type names.")
+		}
+	}
+	if !utf8.Valid(p) {
+		return engine.Payload{}, engine.Errorf(engine.CodeInvalid, "rest.charset", "The body is not valid UTF-8.")
+	}
+	if t == engine.JSON && !json.Valid(p) {
+		return engine.Payload{}, notJSON()
+	}
+	return engine.Payload{Type: t, Data: p}, nil
+}
+
+func notJSON() error {
+	return engine.Errorf(engine.CodeInvalid, "rest.json", "The body is not a valid JSON: expected exactly one JSON value.")
+}
+
+// contentType reads the Content-Type header. None means binary. A nil charset is
+// UTF-8.
+func contentType(header http.Header) (engine.DataType, encoding.Encoding, error) {
+	value := header.Get("Content-Type")
+	if value == "" {
+		return engine.Binary, nil, nil
+	}
+	media, params, err := mime.ParseMediaType(value)
+	if err != nil {
+		return 0, nil, unsupportedType(value, "text/plain, application/json or application/octet-stream")
+	}
+	var t engine.DataType
+	switch media {
+	case "text/plain":
+		t = engine.Text
+	case "application/json":
+		t = engine.JSON
+	case "application/octet-stream":
+		return engine.Binary, nil, nil
+	default:
+		return 0, nil, unsupportedType(value, "text/plain, application/json or application/octet-stream")
+	}
+	name := params["charset"]
+	if name == "" || strings.EqualFold(name, "utf-8") {
+		return t, nil, nil
+	}
+	charset, err := htmlindex.Get(name)
+	if err != nil || charset == encoding.Replacement {
+		return 0, nil, unsupportedType(value, "a charset that is known, such as utf-8")
+	}
+	return t, charset, nil
+}
+
+func unsupportedType(got, want string) error {
+	return &refusal{
+		status: http.StatusUnsupportedMediaType,
+		err: engine.Errorf(engine.CodeInvalid, "rest.contentType",
+			"The Content-Type %s is not supported: expected %s.", excerpt(got), want),
+	}
+}
+
+// bulk reads the body of an operation on many groups. An empty filter selects
+// every connection.
+func (b *bodyReader) bulk() ([]engine.GroupName, string, error) {
+	if b.r.ContentLength > int64(b.limit) {
+		return nil, "", b.tooLarge()
+	}
+	value := b.r.Header.Get("Content-Type")
+	if media, _, err := mime.ParseMediaType(value); err != nil || media != "application/json" {
+		return nil, "", unsupportedType(value, "application/json")
+	}
+	p, err := b.all()
+	if err != nil {
+		return nil, "", err
+	}
+	var in struct {
+		Groups []*string `json:"groups"`
+		Filter *string   `json:"filter"`
+	}
+	if err := json.Unmarshal(p, &in); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) {
+			return nil, "", engine.Errorf(engine.CodeInvalid, "rest.json",
+				"The body's %s is a %s, expected {\"groups\":[\"...\"],\"filter\":\"...\"}.", wrong.Field, wrong.Value)
+		}
+		return nil, "", notJSON()
+	}
+	if len(in.Groups) == 0 {
+		return nil, "", engine.Errorf(engine.CodeInvalid, "rest.groups", "The body's groups are missing or empty: expected at least one group name.")
+	}
+	groups := make([]engine.GroupName, len(in.Groups))
+	for i, name := range in.Groups {
+		if name == nil {
+			return nil, "", engine.Errorf(engine.CodeInvalid, "rest.groups", "The body's groups[%d] is null, expected a group name.", i)
+		}
+		if groups[i], err = engine.ParseGroupName(*name); err != nil {
+			return nil, "", err
+		}
+	}
+	if in.Filter == nil || *in.Filter == "" {
+		return groups, "", nil
+	}
+	return groups, *in.Filter, checkFilter(*in.Filter)
+}

@@ -1,0 +1,44 @@
+// Package rest is the server door: the data plane of Azure Web PubSub, by which
+// application servers send messages, manage groups, close connections and mint
+// client tokens. [Handler] is an http.Handler for everything below /api/ and
+// hands all else to its fallback, so that embedding is one line:
+//
+//	http.Handle("/", rest.NewHandler(eng, authorizer, &rest.Options{Fallback: mux}))
+//
+// The table in operations.go is the whole data plane: each of the 25 operations
+// of api-version 2024-12-01 with its method, path, permission, success status
+// and query parameters.
+//
+// # Promises
+//
+// A reply means that the engine's verb has returned: what a server sends after
+// it got the reply to an earlier send comes later at every receiver. Sends are
+// not idempotent; the official SDKs retry them on 429 and 503.
+//
+// Requests are judged in one order, so that an error always names the first
+// thing wrong: path and method, api-version, path parameters and
+// messageTtlSeconds, credentials and permission, the other query parameters
+// (filter among them), length, content type, body, metadata. A request that was
+// refused has changed nothing, and a stranger's body is not read unless the
+// authorizer asks for its hash.
+//
+// Errors have the service's flat shape; "inner" holds the name of the rule that
+// refused. The reply to HEAD has no body, and carries the code in the header
+// x-ms-error-code alone.
+//
+// # Names in paths
+//
+// Path segments are percent-decoded once, except that %2F stays as it was
+// written. "..", "." and empty segments are names like any other: the handler
+// must not stand behind an http.ServeMux or anything else that cleans paths.
+//
+// # Caveats
+//
+// A body over the limit is refused with 400 and a chunked one is accepted up to
+// the limit. Text that is not valid in its charset is refused, never mended,
+// where the charset is UTF-8. How long a body may take is the server's
+// ReadTimeout.
+//
+// The protocol is that of the "Azure Web PubSub data plane REST API reference"
+// and its OpenAPI description.
+package rest

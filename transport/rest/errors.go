@@ -1,0 +1,220 @@
+package rest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/fanfare/fanfare/engine"
+)
+
+// statuses is what the data plane says for each of the engine's codes. The
+// error code is the service's own word for it, where one is known; that of 404
+// is the operation's.
+var statuses = [...]struct {
+	status int
+	code   string
+}{
+	engine.CodeInternal:        {http.StatusInternalServerError, ""},
+	engine.CodeInvalid:         {http.StatusBadRequest, "Error.BadRequest"},
+	engine.CodeUnauthenticated: {http.StatusUnauthorized, ""},
+	engine.CodeForbidden:       {http.StatusForbidden, "Error.Forbidden"},
+	engine.CodeNotFound:        {http.StatusNotFound, ""},
+	engine.CodeDuplicate:       {http.StatusConflict, ""},
+	engine.CodeConflict:        {http.StatusConflict, "Error.Connection.Conflict"},
+	engine.CodeTooLarge:        {http.StatusBadRequest, "Error.BadRequest"},
+	engine.CodeUnavailable:     {http.StatusServiceUnavailable, ""},
+	engine.CodeUnsupported:     {http.StatusNotImplemented, "NotImplemented"},
+	engine.CodeClosed:          {http.StatusServiceUnavailable, ""},
+	engine.CodeTimeout:         {http.StatusGatewayTimeout, ""},
+}
+
+// targets are the inputs that errors name; all others are "Request".
+var targets = map[string]bool{
+	"api-version": true, "clientType": true, "continuationToken": true, "group": true,
+	"maxpagesize": true, "top": true,
+}
+
+// statusGone is what the log and the observer see of a caller who did not wait
+// for the reply; nobody receives it.
+const statusGone = 499
+
+// refusal is an error that HTTP has a word for and the engine has not.
+type refusal struct {
+	err    *engine.Error
+	status int
+	allow  string // the Allow header
+}
+
+func (e *refusal) Error() string { return e.err.Error() }
+func (e *refusal) Unwrap() error { return e.err }
+
+// errorBody is the service's shape of an error ("ErrorDetail").
+type errorBody struct {
+	Code    string      `json:"code,omitempty"`
+	Message string      `json:"message,omitempty"`
+	Target  string      `json:"target,omitempty"`
+	Inner   *innerError `json:"inner,omitempty"`
+}
+
+// innerError carries our own name of the rule that refused.
+type innerError struct {
+	Code string `json:"code"`
+}
+
+// fail answers with err, writes the log's line and returns the status.
+func (c *call) fail(err error) int {
+	var e *engine.Error
+	if !errors.As(err, &e) {
+		// Whatever it says was not written for strangers.
+		e = &engine.Error{Code: engine.CodeInternal, Rule: "rest.internal", Message: "The service failed to carry out the request.", Err: err}
+	}
+	table := statuses[engine.CodeInternal]
+	if int(e.Code) < len(statuses) {
+		table = statuses[e.Code]
+	}
+	body := errorBody{Code: table.code, Message: e.Message, Target: e.Target}
+	status := table.status
+
+	var r *refusal
+	switch {
+	case errors.As(err, &r):
+		status, body.Code = r.status, ""
+		if r.allow != "" {
+			c.w.Header().Set("Allow", r.allow)
+		}
+	case errors.Is(err, context.Canceled) && c.r.Context().Err() != nil:
+		status = statusGone
+	case e.Code == engine.CodeNotFound:
+		body.Code = c.op.missing
+	case e.Code == engine.CodeForbidden && c.op != nil:
+		body.Message = "Microsoft.SignalRService/WebPubSub/" + string(c.op.action) +
+			" permission is required to access this API. Please check your role assignments."
+	}
+	switch status {
+	case http.StatusBadRequest:
+		if !targets[body.Target] {
+			body.Target = "Request"
+		}
+	case http.StatusUnauthorized:
+		c.w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token", error_description="`+quotable(description(e))+`"`)
+	case http.StatusConflict:
+		body.Target = "Connection"
+	case http.StatusServiceUnavailable:
+		c.w.Header().Set("Retry-After", "1") // SDKs wait as long as this says
+	}
+	if body.Message == "" {
+		body.Message = http.StatusText(status)
+	}
+	if e.Rule != "" {
+		body.Inner = &innerError{e.Rule}
+	}
+	if f := c.h.opts.Observer.Refused; f != nil && (status == http.StatusUnauthorized || status == http.StatusForbidden) {
+		f(c.op.name, e.Rule)
+	}
+	c.log(status, e)
+	if body.Code != "" {
+		c.w.Header().Set("X-Ms-Error-Code", body.Code)
+	}
+	return c.writeJSON(status, body)
+}
+
+// log writes the line about a refusal. A missing target is an answer, not a
+// refusal, and is worth a line only to those who look closely.
+func (c *call) log(status int, e *engine.Error) {
+	level := slog.LevelInfo
+	switch {
+	case status >= 500:
+		level = slog.LevelError
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		level = slog.LevelWarn
+	case status == http.StatusNotFound, status == statusGone:
+		level = slog.LevelDebug
+	}
+	ctx := c.r.Context()
+	if !c.h.opts.Logger.Enabled(ctx, level) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.Int("status", status), slog.String("rule", e.Rule), slog.String("message", e.Message),
+		slog.String("method", excerpt(c.r.Method)), slog.String("path", excerpt(c.path)), slog.String("remote", c.r.RemoteAddr),
+	}
+	if c.op != nil {
+		attrs = append(attrs, slog.String("operation", c.op.name))
+	}
+	if e.Detail != "" {
+		attrs = append(attrs, slog.String("detail", e.Detail))
+	}
+	if id := c.r.Header.Get("X-Ms-Client-Request-Id"); id != "" {
+		attrs = append(attrs, slog.String("clientRequestId", excerpt(id)))
+	}
+	if e.Err != nil {
+		attrs = append(attrs, slog.Any("error", e.Err))
+	}
+	c.h.opts.Logger.LogAttrs(ctx, level, "rest: request refused", attrs...)
+}
+
+// writeJSON answers with status and v as JSON. The reply to HEAD has no body,
+// and so nothing that would describe one.
+func (c *call) writeJSON(status int, v any) int {
+	if c.r.Method == http.MethodHead {
+		c.w.WriteHeader(status)
+		return status
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // links are for reading, too
+	if err := enc.Encode(v); err != nil {
+		panic(err) // our own types always encode
+	}
+	c.w.Header().Set("Content-Type", "application/json")
+	c.w.WriteHeader(status)
+	c.w.Write(bytes.TrimSuffix(b.Bytes(), []byte("\n"))) // a caller who is gone needs no answer
+	return status
+}
+
+// description says why credentials were refused, and by which rule.
+func description(e *engine.Error) string {
+	switch {
+	case e.Rule == "":
+		return e.Message
+	case e.Message == "":
+		return e.Rule
+	}
+	return e.Rule + ": " + e.Message
+}
+
+// quotable makes s fit the attributes of a Bearer challenge, which know no
+// quote, no backslash and nothing outside printable ASCII (RFC 6750, section 3).
+func quotable(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '"':
+			return '\''
+		case r == '\\':
+			return '/'
+		case r < ' ' || r > '~':
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// excerpt quotes the beginning of what a stranger sent.
+func excerpt(s string) string {
+	const most = 128
+	if len(s) <= most {
+		return fmt.Sprintf("%q", s)
+	}
+	cut := most
+	for cut > most-utf8.UTFMax && !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return fmt.Sprintf("%q... (%d bytes)", s[:cut], len(s))
+}
