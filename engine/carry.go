@@ -140,8 +140,12 @@ func (h *Hub) selected(c *Command) ([]*Conn, error) {
 	} else if g := h.find(c.Target); g != nil {
 		conns = g.snapshot()
 	}
-	if out := h.resolve(c.Excluded); len(out) > 0 {
-		conns = slices.DeleteFunc(conns, func(conn *Conn) bool { return slices.Contains(out, conn) })
+	if len(c.Excluded) > 0 {
+		out := make(map[ConnID]bool, len(c.Excluded))
+		for _, id := range c.Excluded {
+			out[id] = true
+		}
+		conns = slices.DeleteFunc(conns, func(conn *Conn) bool { return out[conn.id] })
 	}
 	if c.Filter == "" || len(conns) == 0 {
 		return conns, nil
@@ -184,11 +188,12 @@ func (g connGroups) All() iter.Seq[string] {
 	}
 }
 
-// resolve returns those of ids that are open here.
+// resolve returns those of ids that are open here. One that is named twice is
+// returned twice, which leaving it out twice does not mind.
 func (h *Hub) resolve(ids []ConnID) []*Conn {
 	var conns []*Conn
 	for _, id := range ids {
-		if c := h.conns.find(id); c != nil && !slices.Contains(conns, c) {
+		if c := h.conns.find(id); c != nil {
 			conns = append(conns, c)
 		}
 	}

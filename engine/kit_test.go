@@ -48,7 +48,6 @@ type open struct {
 	take   bool
 	lines  enginetest.Lines
 	wire   *enginetest.Wire
-	limit  int // > 0: the wire's first limit
 	sub    string
 	pings  bool
 	resume func()
