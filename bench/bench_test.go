@@ -410,3 +410,37 @@ func TestReport(t *testing.T) {
 		t.Errorf("median = %v", m)
 	}
 }
+
+// A NATS server may cut its stream of lines into WebSocket messages anywhere.
+func TestNATSFeed(t *testing.T) {
+	const size, messages = 128, 50
+	var all []byte
+	payload := make([]byte, size)
+	all = append(all, "INFO {}\r\n+OK\r\n"...)
+	for k := range messages {
+		stamp{k: uint64(k), seq: uint64(k), due: 1}.put(payload)
+		all = append(fmt.Appendf(all, "MSG bench 1 %d\r\n%s\r\n", size, payload), "PONG\r\n"...)
+	}
+	for range 50 {
+		s := &swarm{size: size, failed: make(chan struct{}), wake: make(chan struct{}, 1)}
+		r := &reader{swarm: s, seen: make([]seen, seenRing), counts: make([]int32, ring)}
+		c := &conn{swarm: s, next: make([]uint32, 1), nats: new([]byte)}
+		var n int64
+		for rest := all; len(rest) > 0; {
+			cut := 1 + rand.IntN(min(len(rest), 300))
+			n += r.natsFeed(c, bytes.Clone(rest[:cut]))
+			rest = rest[cut:]
+		}
+		if err := s.err(); err != nil || n != messages || c.next[0] != messages || len(*c.nats) != 0 {
+			t.Fatalf("%d of %d messages, %q left, %v", n, messages, *c.nats, err)
+		}
+	}
+	for _, bad := range []string{"-ERR 'Slow Consumer'\r\n", "MSG bench 1 7\r\n", "MSG bench 1 x\r\n"} {
+		s := &swarm{size: size, failed: make(chan struct{})}
+		r := &reader{swarm: s}
+		r.natsFeed(&conn{swarm: s, nats: new([]byte)}, []byte(bad))
+		if s.err() == nil {
+			t.Errorf("%q was not noticed", bad)
+		}
+	}
+}

@@ -117,6 +117,11 @@ func spawn(role string, settings ...string) (*child, error) {
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), roleVariable+"="+role)
 	cmd.Env = append(cmd.Env, settings...)
+	return start(cmd, role)
+}
+
+// start starts a child that is ready to be commanded.
+func start(cmd *exec.Cmd, role string) (*child, error) {
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -65,6 +65,8 @@ Scenarios
   idle      memory for each idle, joined connection
   idle-tls  the same over TLS
   churn     connect, verify, join, drop: CPU time
+  nats      fanout beside nats-server over WebSocket, which is built for it from
+            bench/peers/nats (not part of all)
   all       everything, into a dated file below bench/results
 
 Exit status: 0 measured, 1 failed or not exact, 2 wrong usage.
@@ -181,6 +183,11 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 			known = true
 			n, p, r := conns("1000"), sizes("128"), rates("saturated,100000")
 			step(func() error { return b.bares(n, p, r) })
+		}
+		if scenario == "nats" {
+			known = true
+			n, p, r := conns("1000"), sizes("128"), rates("saturated,100000,400000")
+			step(func() error { return b.versusNATS(n, p, r) })
 		}
 		if is("chat") {
 			n, p, r := conns("1000"), sizes("128"), rates("saturated")

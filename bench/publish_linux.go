@@ -21,6 +21,7 @@ type traffic struct {
 	payload  int      // bytes
 	acked    bool     // ask for acks, and count a message as under way until its ack came
 	noEcho   bool
+	nats     bool    // in the words of NATS, which has no acks and no noEcho
 	rate     float64 // deliveries a second; 0 for as fast as inFlight allows
 	inFlight int
 	sent     []uint32 // per stream, kept between the parts of a run
@@ -165,7 +166,11 @@ func (t *traffic) add(s *swarm, due int64) *conn {
 	}
 	s.left[t.k%ring].Store(missing)
 	c := st.publisher
-	c.out, t.scratch = appendPublish(c.out, t.scratch, st.group, t.k+1, t.acked, t.noEcho, t.stamped)
+	if t.nats {
+		c.out, t.scratch = appendNATSPublish(c.out, t.scratch, st.group, t.stamped)
+	} else {
+		c.out, t.scratch = appendPublish(c.out, t.scratch, st.group, t.k+1, t.acked, t.noEcho, t.stamped)
+	}
 	t.sent[i]++
 	t.k++
 	return c

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os/exec"
 	"strings"
 	"time"
 
@@ -40,6 +41,14 @@ func (b *bench) node(settings ...string) (*child, error) {
 	return spawn("node", settings...)
 }
 
+// serverOf starts what l is put on.
+func (b *bench) serverOf(l load) (*child, error) {
+	if l.nats != "" {
+		return start(exec.Command(l.nats), "nats-server")
+	}
+	return b.node()
+}
+
 // load is one way of putting traffic on a node.
 type load struct {
 	members    int
@@ -49,8 +58,9 @@ type load struct {
 	groups     int     // 0: one group of all; else so many groups of ten
 	acked      bool
 	noEcho     bool
-	stalled    bool // one more member stops reading
-	outsider   bool // one publisher that is not a member, also with groups
+	stalled    bool   // one more member stops reading
+	outsider   bool   // one publisher that is not a member, also with groups
+	nats       string // the binary of a nats-server to put it on, in place of a node
 }
 
 // groupSize is the size of a group where there are many.
@@ -92,11 +102,15 @@ func (l *load) hasOutsider() bool { return l.outsider || l.publishers == 0 && l.
 
 // name is the load as the tail of a benchmark's name.
 func (l *load) name() string {
-	s := fmt.Sprintf("/members=%d/payload=%d/rate=%s/codec=json", l.members, l.payload, rateName(l.rate))
+	codec := "json"
+	if l.nats != "" {
+		codec = "nats"
+	}
+	s := fmt.Sprintf("/members=%d/payload=%d/rate=%s/codec=%s", l.members, l.payload, rateName(l.rate), codec)
 	if l.groups > 0 {
 		s += fmt.Sprintf("/groups=%d", l.groups)
 	}
-	if !l.acked {
+	if !l.acked && l.nats == "" {
 		s += "/acks=no"
 	}
 	if l.outsider {
@@ -135,12 +149,12 @@ func (b *bench) runLoad(l load) (*sample, error) {
 }
 
 func (b *bench) loadOnce(l load) (*sample, error) {
-	c, err := b.node()
+	c, err := b.serverOf(l)
 	if err != nil {
 		return nil, err
 	}
 	defer c.stop()
-	t := target{addr: c.Addr, path: c.clientPath, groups: l.groupsOf}
+	t := target{addr: c.Addr, path: c.clientPath, groups: l.groupsOf, nats: l.nats != ""}
 	// After the members comes the publisher, where it is not one of them.
 	n := l.members
 	if l.hasOutsider() {
@@ -210,7 +224,7 @@ func (b *bench) loadOnce(l load) (*sample, error) {
 
 // traffic says who publishes what in l.
 func (l *load) traffic(s *swarm) *traffic {
-	t := &traffic{payload: l.payload, acked: l.acked, noEcho: l.noEcho, rate: l.rate}
+	t := &traffic{payload: l.payload, acked: l.acked, noEcho: l.noEcho, rate: l.rate, nats: l.nats != ""}
 	switch {
 	case l.groups > 0:
 		for g := range l.groups {

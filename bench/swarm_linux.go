@@ -50,7 +50,8 @@ type conn struct {
 	next    []uint32 // per stream, the sequence number to come; absent where it must get nothing
 	acks    uint64   // received
 	lastAck uint64
-	ended   bool // by the server
+	ended   bool    // by the server
+	nats    *[]byte // the beginning of what a NATS server says next; nil for other servers
 
 	// Owned by the publishing goroutine.
 	out []byte
@@ -67,6 +68,8 @@ type target struct {
 	path func(i int) string
 	// groups are joined by connection i.
 	groups func(i int) []string
+	// nats says that the server is a nats-server; path is not used then.
+	nats bool
 	// recvBuf, if not 0, is the size of the socket's receive buffer.
 	recvBuf int
 }
@@ -146,6 +149,9 @@ func (c *conn) connect(t target) error {
 	if err := connect(c.fd, t.addr); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
+	if t.nats {
+		return c.natsHello(t.addr.String(), t.groups(c.index))
+	}
 	if t.path == nil {
 		return nil
 	}
@@ -193,26 +199,8 @@ const joinAck = 1 << 40
 
 // upgrade asks for the JSON subprotocol and waits for the connected message.
 func (c *conn) upgrade(host, path string) error {
-	req := "GET " + path + " HTTP/1.1\r\nHost: " + host + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n" +
-		"Sec-WebSocket-Protocol: json.webpubsub.azure.v1\r\n\r\n"
-	if err := writeAll(c.fd, []byte(req)); err != nil {
-		return fmt.Errorf("handshake: %w", err)
-	}
-	for {
-		if head, rest, ok := bytes.Cut(c.partial, []byte("\r\n\r\n")); ok {
-			if !bytes.HasPrefix(head, []byte("HTTP/1.1 101 ")) {
-				return fmt.Errorf("handshake: the server answered %.200q", c.partial)
-			}
-			c.partial = append(c.partial[:0], rest...)
-			break
-		}
-		if len(c.partial) > maxFrame {
-			return errors.New("handshake: the server's answer has no end")
-		}
-		if err := c.fill(); err != nil {
-			return fmt.Errorf("handshake: %w", err)
-		}
+	if err := c.handshake(host, path, "Sec-WebSocket-Protocol: json.webpubsub.azure.v1\r\n"); err != nil {
+		return err
 	}
 	f, err := c.read()
 	if err != nil {
@@ -222,6 +210,32 @@ func (c *conn) upgrade(host, path string) error {
 		return fmt.Errorf("the first frame is %.80q, a connected message expected", f.body)
 	}
 	return nil
+}
+
+// handshake upgrades the connection to WebSocket. header is a line of its own or
+// empty.
+func (c *conn) handshake(host, path, header string) error {
+	req := "GET " + path + " HTTP/1.1\r\nHost: " + host + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n" +
+		header + "\r\n"
+	if err := writeAll(c.fd, []byte(req)); err != nil {
+		return fmt.Errorf("handshake: %w", err)
+	}
+	for {
+		if head, rest, ok := bytes.Cut(c.partial, []byte("\r\n\r\n")); ok {
+			if !bytes.HasPrefix(head, []byte("HTTP/1.1 101 ")) {
+				return fmt.Errorf("handshake: the server answered %.200q", c.partial)
+			}
+			c.partial = append(c.partial[:0], rest...)
+			return nil
+		}
+		if len(c.partial) > maxFrame {
+			return errors.New("handshake: the server's answer has no end")
+		}
+		if err := c.fill(); err != nil {
+			return fmt.Errorf("handshake: %w", err)
+		}
+	}
 }
 
 // fill reads more bytes, waiting for them.
@@ -539,7 +553,7 @@ func (r *reader) read(c *conn) int64 {
 	return got
 }
 
-// take handles one frame and returns 1 if it was a delivery.
+// take handles one frame and returns how many deliveries it held.
 func (r *reader) take(c *conn, f frame) int64 {
 	switch f.op {
 	case ws.OpText:
@@ -563,6 +577,11 @@ func (r *reader) take(c *conn, f frame) int64 {
 			r.swarm.fail("connection %d cannot answer a ping: %v", c.index, err)
 		}
 	case ws.OpPong:
+	case ws.OpBinary:
+		if c.nats != nil {
+			return r.natsFeed(c, f.body)
+		}
+		r.swarm.fail("connection %d got a binary frame", c.index)
 	case ws.OpClose:
 		c.ended = true
 		r.swarm.fail("the server closed connection %d: %.120q", c.index, f.body)
