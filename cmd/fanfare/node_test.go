@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -351,6 +352,16 @@ func TestTLS(t *testing.T) {
 	eventually(t, "the broken certificate is told of", func() bool {
 		return serial() == 2 && strings.Contains(n.err.String(), "the one before it stays")
 	})
+	// Who does not speak TLS is a line in the log, and no alarm.
+	stranger, err := net.Dial("tcp", n.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	io.WriteString(stranger, "SSH-2.0-x\r\n\r\n")
+	if said := n.err.wait(t, "TLS handshake error"); strings.Contains(said, "level=ERROR") {
+		t.Errorf("an alarm:\n%s", said)
+	}
 	if err := ann.Ping(t.Context()); err != nil {
 		t.Errorf("a connection does not outlive its certificate: %v", err)
 	}
@@ -406,6 +417,29 @@ func TestTrustedProxy(t *testing.T) {
 	public := startNode(t, []string{"FANFARE_ACCESS_KEYS_PRIMARY=" + key, "FANFARE_PUBLIC_ENDPOINT=https://rt.example.com"})
 	if status, body := post(public.address, nil, "https://rt.example.com"); status != 200 {
 		t.Errorf("the public endpoint: %d %s", status, body)
+	}
+}
+
+// The log is lines of JSON if that is asked for, one for each refusal.
+func TestLogFormat(t *testing.T) {
+	n := startNode(t, nil, "--listen", "127.0.0.1:0", "--log-format", "json", "--log-level", "info")
+	environ := n.environ(strings.Repeat("x", 40))
+	finish(t, environ, "pub", "--hub", "chat", "--all", "x")
+	dial(t, environ, "--hub", "chat")
+	n.signals <- syscall.SIGTERM
+	n.wait(t)
+	refusals := map[string]int{}
+	for line := range strings.Lines(n.err.String()) {
+		var entry struct{ Level, Msg, Room, Rule string }
+		if err := json.Unmarshal([]byte(line), &entry); err != nil || entry.Msg == "" || entry.Level == "" {
+			t.Errorf("%v: %s", err, line)
+		}
+		if entry.Rule != "" {
+			refusals[entry.Room+" "+entry.Rule]++
+		}
+	}
+	if len(refusals) != 2 || refusals["rest token.signature"] != 1 || refusals["websocket token.signature"] != 1 {
+		t.Errorf("refusals in the log: %v; want one of each door", refusals)
 	}
 }
 

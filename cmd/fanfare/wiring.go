@@ -253,6 +253,7 @@ func (n *node) httpServer(c *config.Config, room *waitingRoom) *http.Server {
 		Handler:           n,
 		ConnState:         room.state,
 		ReadHeaderTimeout: c.Limits.HandshakeTimeout,
+		WriteTimeout:      grace + bodyTime, // a refusal may come as late as a connect handler's answer
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10, // a token may have 16 KiB
 		ErrorLog:          httpErrors(n.log.With("room", "http")),

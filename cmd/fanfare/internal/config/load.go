@@ -126,7 +126,7 @@ func (d *decoder) environment(environ []string, c *Config) {
 
 func (d *decoder) variable(name, value string, c *Config) {
 	at := place{layer: fromEnvironment, name: name}
-	for _, k := range Keys() {
+	for _, k := range allKeys() {
 		if k.Env != name || strings.HasPrefix(k.Path, "hubs.") {
 			continue
 		}
@@ -153,7 +153,7 @@ func (d *decoder) variable(name, value string, c *Config) {
 	}
 	// An error would be a trap: all kinds of things set variables for programs.
 	text := "no setting has this variable; it is not used"
-	if near := nearest(name, names(Keys())); near != "" {
+	if near := nearest(name, names(allKeys())); near != "" {
 		text += " (the nearest one is " + near + ")"
 	}
 	d.warn(at, "", "%s", text)

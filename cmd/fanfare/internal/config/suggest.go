@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -61,9 +62,11 @@ type Key struct {
 }
 
 // Keys returns every setting, in the order of [Config].
-func Keys() []Key {
+func Keys() []Key { return slices.Clone(allKeys()) }
+
+var allKeys = sync.OnceValue(func() []Key {
 	return keys(reflect.ValueOf(*Default()), keyPath{}, true)
-}
+})
 
 func keys(v reflect.Value, at keyPath, reachable bool) []Key {
 	var out []Key
@@ -118,29 +121,25 @@ func span(d time.Duration) string {
 }
 
 // home returns the place where key is known, if it is known in one place alone.
-func home(key string) string {
-	found := ""
-	for path := range sections() {
-		if parent, last := cut(path); last == key && parent != "" {
-			if found != "" {
-				return ""
-			}
-			found = parent
+func home(key string) string { return homes()[key] }
+
+var homes = sync.OnceValue(func() map[string]string {
+	sections := map[string]bool{}
+	for _, k := range allKeys() {
+		for p := k.Path; p != ""; p, _ = cut(p) {
+			sections[p] = true
 		}
+	}
+	found := map[string]string{}
+	for path := range sections {
+		parent, last := cut(path)
+		if _, twice := found[last]; twice {
+			parent = ""
+		}
+		found[last] = parent
 	}
 	return found
-}
-
-// sections returns the patterns of all settings, sections among them.
-func sections() map[string]bool {
-	all := map[string]bool{}
-	for _, k := range Keys() {
-		for p := k.Path; p != ""; p, _ = cut(p) {
-			all[p] = true
-		}
-	}
-	return all
-}
+})
 
 func cut(path string) (parent, last string) {
 	i := strings.LastIndexByte(path, '.')
