@@ -4,7 +4,7 @@
 
 const assert = require('node:assert/strict');
 const { test } = require('node:test');
-const { asText, binary, bytes, client, json, only, raw, service, text } = require('./fanfare');
+const { asText, binary, bytes, client, gathered, json, only, raw, service, text } = require('./fanfare');
 
 const anything = ['webpubsub.joinLeaveGroup', 'webpubsub.sendToGroup'];
 
@@ -80,6 +80,7 @@ test('an SDK client, a plain WebSocket and the app server in one group', async (
     query: '&webpubsub_mode=sendToGroup&group=room&noEcho=true',
   });
   assert.equal(plain.protocol, '', 'a plain WebSocket has no subprotocol');
+  await gathered(hub, 'room', 3);
 
   // The SDK client speaks.
   await sdk.sendToGroup('room', 'hi', 'text');

@@ -95,6 +95,18 @@ async function raw(t, hub, { token = {}, query = '', protocols = [] } = {}) {
   return opened(t, url + query, protocols);
 }
 
+// gathered waits until a group has so many members. A plain WebSocket is open
+// with the answer to its handshake, and hears from then on or a moment later:
+// there is no message that would tell.
+async function gathered(hub, group, count) {
+  for (const end = Date.now() + 10_000; ; ) {
+    let n = 0;
+    for await (const _ of await service(hub).group(group).listConnections()) n++;
+    if (n === count) return;
+    assert.ok(Date.now() < end, `waited 10 s for ${count} members of ${group}, there are ${n}`);
+  }
+}
+
 // refused is the HTTP status that an upgrade is refused with.
 function refused(url, protocols = []) {
   return new Promise((resolve, reject) => {
@@ -134,4 +146,4 @@ const binary = (data, from = 'server') => [from, 'binary', data];
 const asText = { contentType: 'text/plain' };
 const bytes = (...b) => new Uint8Array(b).buffer;
 
-module.exports = { Inbox, asText, binary, bytes, client, connectionString, endpoint, json, key, only, opened, options, raw, refused, secondaryKey, service, text };
+module.exports = { Inbox, asText, binary, bytes, client, connectionString, endpoint, gathered, json, key, only, opened, options, raw, refused, secondaryKey, service, text };

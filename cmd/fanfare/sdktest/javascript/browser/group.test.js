@@ -4,7 +4,7 @@
 const assert = require('node:assert/strict');
 const { test } = require('node:test');
 const { open } = require('./browser');
-const { asText, binary, bytes, client, json, service, text } = require('../fanfare');
+const { asText, binary, bytes, client, gathered, json, service, text } = require('../fanfare');
 
 const anything = ['webpubsub.joinLeaveGroup', 'webpubsub.sendToGroup'];
 
@@ -30,6 +30,7 @@ test('a browser and an SDK client receive each other’s text, JSON and binary, 
     window.plainSocket = await open(plainURL, []);
   }, [await url('page'), `${await url('plain')}&webpubsub_mode=sendToGroup&group=room`]);
 
+  await gathered(hub, 'room', 3);
   await sdk.sendToGroup('room', 'from the SDK 👋', 'text', { noEcho: true });
   await sdk.sendToGroup('room', { sdk: [1] }, 'json', { noEcho: true });
   await sdk.sendToGroup('room', bytes(0, 255), 'binary', { noEcho: true });
