@@ -254,7 +254,7 @@ func TestWhatIsNotExactHasNoFigure(t *testing.T) {
 		"cut": {cheat: only(20, func(f *forger, frame []byte) {
 			f.members[0].Write(frame)
 			f.members[1].Close()
-		}), want: "ended connection 1"},
+		}), want: "ended a connection: connection 1"},
 		"closed": {cheat: only(20, func(f *forger, frame []byte) {
 			f.members[0].Write(frame)
 			f.members[1].Write(ws.MustCompileFrame(ws.NewCloseFrame(ws.NewCloseFrameBody(1001, ""))))

@@ -244,9 +244,16 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	debug.SetGCPercent(400)
 	for _, f := range steps {
 		if err := f(); err != nil {
-			return err
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			b.say("%v", err)
+			b.failures = append(b.failures, err)
 		}
 	}
 	b.report.summary(out)
-	return nil
+	for _, err := range b.failures {
+		fmt.Fprintf(out, "# NO FIGURE: %v\n", err)
+	}
+	return errors.Join(b.failures...)
 }

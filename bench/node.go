@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
+	"strconv"
 	"time"
 
 	"github.com/fanfare/fanfare/authn/token"
@@ -36,6 +37,7 @@ const (
 	tlsVariable       = "FANFARE_BENCH_TLS"       // not empty: speak TLS
 	portableVariable  = "FANFARE_BENCH_PORTABLE"  // not empty: force the portable path
 	keepAliveVariable = "FANFARE_BENCH_KEEPALIVE" // a duration in place of the default
+	outboundVariable  = "FANFARE_BENCH_OUTBOUND"  // how many messages may wait for one connection
 	profileVariable   = "FANFARE_BENCH_PROFILE"   // a directory: leave a CPU and a heap profile there
 )
 
@@ -66,6 +68,14 @@ func runNode(in io.Reader, out io.Writer) (err error) {
 			return fmt.Errorf("%s: %w", keepAliveVariable, err)
 		}
 		o.Hubs = func(engine.HubName) *engine.HubOptions { return &engine.HubOptions{KeepAlive: d} }
+	}
+	if s := os.Getenv(outboundVariable); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			return fmt.Errorf("%s: %w", outboundVariable, err)
+		}
+		o.Limits.OutboundMessages = n
+		o.Limits.OutboundBytes = 256 << 20
 	}
 	e, err := engine.New(o)
 	if err != nil {

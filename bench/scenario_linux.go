@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os/exec"
@@ -23,12 +24,23 @@ type bench struct {
 	duration time.Duration
 	readers  int
 	inFlight int
+	failures []error
 	portable bool
 	profile  string // a directory for the nodes' profiles; empty for none
 }
 
 func (b *bench) say(format string, args ...any) {
 	fmt.Fprintf(b.progress, time.Now().Format("15:04:05 ")+format+"\n", args...)
+}
+
+// failed says why a measurement has no figure, and lets the next ones go on.
+func (b *bench) failed(what string, err error) error {
+	if b.ctx.Err() != nil {
+		return b.ctx.Err()
+	}
+	b.say("NO FIGURE: %s: %v", what, err)
+	b.failures = append(b.failures, fmt.Errorf("%s: %w", what, err))
+	return nil
 }
 
 func (b *bench) node(settings ...string) (*child, error) {
@@ -46,7 +58,15 @@ func (b *bench) serverOf(l load) (*child, error) {
 	if l.nats != "" {
 		return start(exec.Command(l.nats), "nats-server")
 	}
-	return b.node()
+	var settings []string
+	if l.rate > 0 {
+		// The bound on what waits for one connection is 1,000 messages, which is
+		// no time at all where one member gets everything.
+		if perMember := l.rate / float64(l.members); perMember > 2000 {
+			settings = append(settings, fmt.Sprintf("%s=%.0f", outboundVariable, perMember/2))
+		}
+	}
+	return b.node(settings...)
 }
 
 // load is one way of putting traffic on a node.
@@ -132,6 +152,10 @@ func rateName(rate float64) string {
 func (b *bench) steadily(what string, rate float64, measure func() (*sample, error)) (*sample, error) {
 	for i := 1; ; i++ {
 		s, err := measure()
+		if errors.Is(err, errEnded) && rate > 0 && i < b.attempts {
+			b.say("%s fell behind: %v; once more", what, err)
+			continue
+		}
 		if err != nil || rate == 0 {
 			return s, err
 		}
@@ -280,11 +304,17 @@ func (b *bench) fanout(members []int, payloads []int, rates []float64) error {
 					b.say("fanout%s, round %d of %d", l.name(), round+1, b.rounds)
 					f, err := b.bare(n, payload, rate)
 					if err != nil {
-						return err
+						if err := b.failed("fanout"+l.name(), err); err != nil {
+							return err
+						}
+						continue
 					}
 					s, err := b.runLoad(l)
 					if err != nil {
-						return fmt.Errorf("fanout%s: %w", l.name(), err)
+						if err := b.failed("fanout"+l.name(), err); err != nil {
+							return err
+						}
+						continue
 					}
 					ratios := []metric{
 						{"x-netconn", s.perMillion() / f[bareNetConn.name]},
@@ -379,12 +409,18 @@ func (b *bench) pair(name string, first, second load, relate func(first, second 
 		b.say("%s%s, round %d of %d", strings.ToLower(name), second.name(), round+1, b.rounds)
 		s1, err := b.runLoad(first)
 		if err != nil {
-			return fmt.Errorf("%sBase%s: %w", name, first.name(), err)
+			if err := b.failed(name+"Base"+first.name(), err); err != nil {
+				return err
+			}
+			continue
 		}
 		b.report.add(s1.row(name+"Base"+first.name(), first.rate > 0))
 		s2, err := b.runLoad(second)
 		if err != nil {
-			return fmt.Errorf("%s%s: %w", name, second.name(), err)
+			if err := b.failed(name+second.name(), err); err != nil {
+				return err
+			}
+			continue
 		}
 		b.report.add(s2.row(name+second.name(), second.rate > 0, relate(s1, s2)))
 	}

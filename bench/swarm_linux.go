@@ -57,6 +57,10 @@ type conn struct {
 	out []byte
 }
 
+// errEnded is a connection that the server ended, as it does with a reader that
+// is too slow for its bounds: that is no gap, but no figure either.
+var errEnded = errors.New("the server ended a connection")
+
 // absent marks a stream that a connection must not get anything of.
 const absent = ^uint32(0)
 
@@ -529,7 +533,7 @@ func (r *reader) read(c *conn) int64 {
 		unix.EpollCtl(r.ep, unix.EPOLL_CTL_DEL, c.fd, nil)
 		if !c.ended {
 			c.ended = true
-			r.swarm.fail("the server ended connection %d (%v)", c.index, err)
+			r.swarm.fail("%w: connection %d (%v)", errEnded, c.index, err)
 		}
 		return 0
 	}
