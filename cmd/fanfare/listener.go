@@ -14,7 +14,7 @@ import (
 type waitingRoom struct {
 	net.Listener
 	room   chan struct{}
-	closed chan struct{}
+	closed chan struct{} // closed once the kernel takes nobody any more
 	once   sync.Once
 
 	mu  sync.Mutex // guards new
@@ -39,8 +39,9 @@ func (w *waitingRoom) Accept() (net.Conn, error) {
 }
 
 func (w *waitingRoom) Close() error {
+	err := w.Listener.Close()
 	w.once.Do(func() { close(w.closed) })
-	return w.Listener.Close()
+	return err
 }
 
 // state gives a place back when a connection is no longer new.
@@ -55,4 +56,32 @@ func (w *waitingRoom) state(c net.Conn, s http.ConnState) {
 		delete(w.new, c)
 		<-w.room
 	}
+}
+
+// requests are those that are being served. An http.Server does not wait for
+// the ones that it gave away, those of WebSocket clients.
+type requests struct {
+	mu     sync.RWMutex // guards ended
+	ended  bool
+	served sync.WaitGroup
+}
+
+// enter counts a request in, unless all has ended.
+func (r *requests) enter() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if !r.ended {
+		r.served.Add(1)
+	}
+	return !r.ended
+}
+
+func (r *requests) leave() { r.served.Done() }
+
+// end lets nobody in any more and waits for those who are.
+func (r *requests) end() {
+	r.mu.Lock()
+	r.ended = true
+	r.mu.Unlock()
+	r.served.Wait()
 }

@@ -91,6 +91,7 @@ func serve(ctx context.Context, w *world, c *config.Config, warnings config.Prob
 	defer func() {
 		err = errors.Join(err, n.engine.Close())
 		n.upstreams.close()
+		n.requests.end()
 	}()
 
 	var cert *certificate
@@ -150,14 +151,14 @@ func serve(ctx context.Context, w *world, c *config.Config, warnings config.Prob
 		case err := <-failed:
 			return err
 		case <-ctx.Done():
-			return n.drain(context.WithoutCancel(ctx), w, doors)
+			return n.drain(context.WithoutCancel(ctx), w, doors, room)
 		case s := <-w.Signals:
 			if s == syscall.SIGHUP {
 				n.hangup(load, cert)
 				continue
 			}
 			log.Info("draining; a second signal cuts", "signal", s.String())
-			return n.drain(ctx, w, doors)
+			return n.drain(ctx, w, doors, room)
 		}
 	}
 }
@@ -214,7 +215,7 @@ func (n *node) hangup(load func() (*config.Config, config.Problems, error), cert
 // drain ends a node in order: nobody new comes in, clients are told, what is
 // queued is flushed, events under way reach their handlers. It takes no longer
 // than it may, and a second signal makes an end of it.
-func (n *node) drain(ctx context.Context, w *world, doors *http.Server) error {
+func (n *node) drain(ctx context.Context, w *world, doors *http.Server, room *waitingRoom) error {
 	n.draining.Store(true)
 	ctx, cancel := context.WithTimeoutCause(ctx, n.settings.Load().config.Drain.Timeout, errors.New("drain.timeout has passed"))
 	defer cancel()
@@ -240,6 +241,7 @@ func (n *node) drain(ctx context.Context, w *world, doors *http.Server) error {
 	// that have come in are not the server's any more.
 	stopped := make(chan error, 1)
 	go func() { stopped <- doors.Shutdown(ctx) }()
+	<-room.closed
 	err := n.engine.Shutdown(ctx)
 	err = errors.Join(err, <-stopped)
 	if err != nil {

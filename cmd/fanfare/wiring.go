@@ -39,6 +39,7 @@ type node struct {
 	upstreams *upstreams
 	pagingKey []byte
 
+	requests requests
 	draining atomic.Bool
 	settings atomic.Pointer[settled]
 	doors    atomic.Pointer[http.Handler]
@@ -181,6 +182,11 @@ func (n *node) hang(c *config.Config) {
 
 // ServeHTTP hands a request to the doors as they are now.
 func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !n.requests.enter() {
+		http.Error(w, "this node is going away", http.StatusServiceUnavailable)
+		return
+	}
+	defer n.requests.leave()
 	(*n.doors.Load()).ServeHTTP(w, r)
 }
 
