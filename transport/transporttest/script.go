@@ -285,7 +285,7 @@ func (a *actor) next() map[string]any {
 	a.p.Helper()
 	f, data, err := a.Receive()
 	if err != nil {
-		a.p.Fatalf("waiting for a message: %v", err)
+		a.p.Fatalf("waiting for a message: %v; the engine counts %+v", err, a.p.engine.Stats())
 	}
 	if f != subprotocol.TextFrame {
 		a.p.Fatalf("a JSON client received a %s message", f)

@@ -261,11 +261,12 @@ func (c *conn) write(b []byte) error {
 }
 
 func (c *conn) Receive() (subprotocol.Frame, []byte, error) {
+	c.SetReadDeadline(time.Now().Add(patience)) // for all of it: pings come for ever
 	for {
 		if c.closed != nil {
 			return 0, nil, c.closed
 		}
-		op, p, err := c.readFrame()
+		op, p, err := c.frame()
 		if err != nil {
 			return 0, nil, err
 		}
@@ -305,6 +306,10 @@ func (c *conn) awaitEnd() {
 // readFrame reads one frame of the server and checks what a client must.
 func (c *conn) readFrame() (ws.OpCode, []byte, error) {
 	c.SetReadDeadline(time.Now().Add(patience))
+	return c.frame()
+}
+
+func (c *conn) frame() (ws.OpCode, []byte, error) {
 	h, err := ws.ReadHeader(c.r)
 	if err != nil {
 		return 0, nil, err
