@@ -56,6 +56,7 @@ func TestKeepAlive(t *testing.T) {
 			t.Errorf("it ended for %q", r)
 		}
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		if n := e.Stats().Connections; n != 1 || alive.pings < 170 {
 			t.Errorf("after an hour there are %d connections, and %d pings were answered", n, alive.pings)
 		}

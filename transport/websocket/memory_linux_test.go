@@ -1,11 +1,13 @@
 package websocket_test
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gobwas/ws"
 
@@ -123,62 +125,116 @@ func BenchmarkIdle(b *testing.B) {
 	}
 }
 
-// BenchmarkFanout publishes to a group of JSON clients that read as fast as they
-// can, in the same process: a ratio between paths and revisions, not a figure to
-// quote.
+// crowd opens JSON clients that are members of one group and read as fast as they
+// can, without allocating. A token arrives for each burst messages that one of
+// them has read.
+func crowd(t testing.TB, n network, members, burst int) (publish func(), arrived <-chan struct{}) {
+	e := echoEngine(t, engine.Options{})
+	guests := &transporttest.Guests{}
+	s := serve(t, e, guests, n, websocket.Options{})
+	target := "/client/hubs/h?access_token=" + guests.Invite(engine.Identity{UserID: "u", Groups: []engine.GroupName{"g"}})
+	tokens := make(chan struct{}, members)
+	for range members {
+		c, res := s.dial(t, target, azureJSON, nil)
+		if c == nil {
+			t.Fatal(res)
+		}
+		c.next(ws.OpText)
+		c.SetDeadline(time.Time{})
+		go func() {
+			for i := 1; ; i++ {
+				h, err := c.r.Peek(4)
+				if err != nil {
+					return
+				}
+				size := 2 + int(h[1])
+				if h[1] == 126 {
+					size = 4 + int(h[2])<<8 + int(h[3])
+				}
+				if _, err := c.r.Discard(size); err != nil {
+					return
+				}
+				if i%burst == 0 {
+					tokens <- struct{}{}
+				}
+			}
+		}()
+	}
+	h := e.Hub("h")
+	p := engine.Payload{Data: bytes.Repeat([]byte("x"), 128)}
+	ctx := context.Background()
+	// A client is told that it is connected before it is in its first groups.
+	for full := false; !full; {
+		found, _, err := h.ListGroup(ctx, "g", "", members)
+		if err != nil {
+			t.Fatal(err)
+		}
+		full = len(found) == members
+		runtime.Gosched()
+	}
+	return func() {
+		for range burst {
+			if err := h.SendToGroup(ctx, "g", p, nil); err != nil {
+				t.Error(err)
+			}
+		}
+	}, tokens
+}
+
+// TestNoAllocationPerDelivery publishes to a group and counts the allocations of
+// all that happens until every member has read it: they go with the messages,
+// not with the members.
+func TestNoAllocationPerDelivery(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates too")
+	}
+	const members, burst = 100, 64
+	publish, arrived := crowd(t, network{}, members, burst)
+	round := func() {
+		publish()
+		for range members {
+			<-arrived
+		}
+	}
+	perRound := testing.AllocsPerRun(50, round)
+	if perDelivery := perRound / (members * burst); perDelivery > 0.05 {
+		t.Errorf("%.3f allocations for a delivery, %.1f for a message", perDelivery, perRound/burst)
+	}
+}
+
+// BenchmarkFanout publishes to a group of JSON clients that read in the same
+// process: a ratio between paths and revisions, not a figure to quote.
 func BenchmarkFanout(b *testing.B) {
 	for name, n := range map[string]network{"path=descriptor": {}, "path=portable": {portable: true}} {
 		b.Run(name, func(b *testing.B) {
-			const members = 100
-			e := echoEngine(b, engine.Options{})
-			guests := &transporttest.Guests{}
-			s := serve(b, e, guests, n, websocket.Options{})
-			target := "/client/hubs/h?access_token=" + guests.Invite(engine.Identity{UserID: "u", Groups: []engine.GroupName{"g"}})
-			arrived := make(chan struct{}, members)
-			var clients []*conn
-			for range members {
-				c, res := s.dial(b, target, azureJSON, nil)
-				if c == nil {
-					b.Fatal(res)
-				}
-				c.next(ws.OpText)
-				clients = append(clients, c)
-			}
-			const burst = 64
-			for _, c := range clients {
-				go func() {
-					for i := 1; ; i++ {
-						h, err := ws.ReadHeader(c.r)
-						if err != nil {
-							return
-						}
-						c.r.Discard(int(h.Length))
-						if i%burst == 0 {
-							arrived <- struct{}{}
-						}
-					}
-				}()
-			}
-			h := e.Hub("h")
-			p := engine.Payload{Data: make([]byte, 128)}
-			for i := range p.Data {
-				p.Data[i] = 'x'
-			}
+			const members, burst = 100, 64
+			publish, arrived := crowd(b, n, members, burst)
 			b.ReportAllocs()
 			for b.Loop() {
-				for range burst {
-					if err := h.SendToGroup(context.Background(), "g", p, nil); err != nil {
-						b.Fatal(err)
-					}
-				}
+				publish()
 				for range members {
 					<-arrived
 				}
 			}
 			b.ReportMetric(float64(b.N*burst*members)/b.Elapsed().Seconds(), "deliveries/s")
-			for _, c := range clients {
-				c.Drop()
-			}
 		})
+	}
+}
+
+// BenchmarkConnect lets clients in and has them leave again.
+func BenchmarkConnect(b *testing.B) {
+	e := echoEngine(b, engine.Options{})
+	guests := &transporttest.Guests{}
+	s := serve(b, e, guests, network{}, websocket.Options{})
+	target := "/client/hubs/h?access_token=" + guests.Invite(engine.Identity{UserID: "u", Groups: []engine.GroupName{"g"}})
+	b.ReportAllocs()
+	for b.Loop() {
+		c, err := s.connect()
+		if err != nil {
+			b.Fatal(err)
+		}
+		handshake(b, c, target)
+		c.(*net.TCPConn).SetLinger(0) // no port waits for two minutes
+		c.Close()
 	}
 }

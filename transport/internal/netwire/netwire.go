@@ -14,6 +14,7 @@ package netwire
 
 import (
 	"net"
+	"sync"
 
 	"github.com/fanfare/fanfare/engine"
 )
@@ -46,9 +47,13 @@ type Wire interface {
 	Resume()
 }
 
-var (
-	_ Wire = (*Stream)(nil)
-)
+var _ Wire = (*Stream)(nil)
+
+// busyBuffer is what one read may bring, and one write gathers.
+const busyBuffer = 32 << 10
+
+// buffers holds *[]byte of busyBuffer bytes.
+var buffers = sync.Pool{New: func() any { b := make([]byte, busyBuffer); return &b }}
 
 // Group makes wires that share what can be shared. The zero value is ready to
 // use. It needs no closing: what it owns ends with the last wire.

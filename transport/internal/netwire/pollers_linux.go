@@ -16,8 +16,6 @@ import (
 
 // Bounds of a poller's turn.
 const (
-	// readBuffer is what one read may bring; all connections of a poller share it.
-	readBuffer = 32 << 10
 	// readsPerTurn is how often one connection may read before the others get
 	// their turn.
 	readsPerTurn = 2
@@ -430,13 +428,15 @@ func (p *poller) wakeFor(d *Descriptor) {
 // the shards until the runtime noticed.
 func (p *poller) run(raw syscall.RawConn) {
 	var (
-		buf    = make([]byte, readBuffer)
+		lent   = buffers.Get().(*[]byte) // all connections of a poller share it
+		buf    = *lent
 		events [eventsPerWait]unix.EpollEvent
 		found  [eventsPerWait]*Descriptor
 		again  []*Descriptor // had their turn and may have more
 		ready  []*Descriptor
 		n      int
 	)
+	defer buffers.Put(lent)
 	wait := func(fd uintptr) bool {
 		var err error
 		n, err = unix.EpollWait(int(fd), events[:], 0)

@@ -21,16 +21,12 @@ const (
 	writeTimeout = 30 * time.Second
 	// flushTimeout bounds what Close(true) still writes.
 	flushTimeout = 5 * time.Second
-	// idleBuffer is what a connection reads into while little comes in, and
-	// busyBuffer what it borrows while that was not enough.
+	// idleBuffer is what a connection reads into while little comes in; it
+	// borrows a buffer of busyBuffer while that was not enough.
 	idleBuffer = 512
-	busyBuffer = 32 << 10
 )
 
 var errClosed = errors.New("netwire: closed")
-
-// buffers holds *[]byte of busyBuffer bytes.
-var buffers = sync.Pool{New: func() any { b := make([]byte, busyBuffer); return &b }}
 
 // Stream is a wire over any net.Conn.
 type Stream struct {
