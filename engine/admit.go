@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/hex"
+	"math"
 	"reflect"
 	"sync/atomic"
 )
@@ -96,6 +97,13 @@ type OpenOptions struct {
 	// Numbered gives deliveries of KindData sequence ids. It needs an Encoding
 	// with prefixes of its own.
 	Numbered bool
+	// Window, if positive, bounds the deliveries that are under way: those that
+	// count and that Conn.Acknowledge has not been called for. More wait, in
+	// order and within the outbound bounds, as if the sink had no room.
+	Window int
+	// Counted says which deliveries count, by the message and the options of the
+	// membership it came by. Nil: every KindData does. It must not block.
+	Counted func(m *Message, membership any) bool
 	// WirePings says that the wire has pings: the engine then sends a
 	// KindWirePing each HubOptions.KeepAlive, and ends a connection of which
 	// Conn.Heard was not called for two intervals.
@@ -117,7 +125,7 @@ type OpenOptions struct {
 // connected. The first message offered to sink is KindConnected. If Open fails,
 // sink has not been used, and disconnected is raised.
 func (a *Admission) Open(sink Sink, o *OpenOptions) (*Conn, error) {
-	if o.Encoding != nil && !reflect.TypeOf(o.Encoding).Comparable() {
+	if o.Encoding != nil && !reflect.ValueOf(o.Encoding).Comparable() {
 		panic("engine: an Encoding must be comparable")
 	}
 	if !a.settled.CompareAndSwap(false, true) {
@@ -127,12 +135,31 @@ func (a *Admission) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 	if o.Bind != nil {
 		o.Bind(c)
 	}
-	if err := a.hub.enter(c, a.groups, a.request.TakeOver); err != nil {
-		a.hub.engine.unreserve()
+	var own *claim
+	if a.request.ConnID != "" {
+		own = &claim{takeOver: a.request.TakeOver}
+	}
+	ctx := a.hub.engine.ctx // the connection lives as long as the engine, not the request
+	if err := a.hub.enter(ctx, c, own); err != nil {
 		a.hub.raiseDisconnected(c, err.Error())
+		a.hub.engine.unreserve()
 		return nil, err
 	}
+	for _, g := range a.groups {
+		if err := a.hub.joinNow(ctx, c, g, nil); err != nil {
+			a.hub.engine.log.Warn("a connection did not join one of its initial groups",
+				"hub", a.hub.name, "connection", c.id, "group", g, "error", err)
+		}
+	}
 	a.hub.raiseConnected(c)
+	c.mu.Lock()
+	c.announced = true
+	late := c.late
+	c.mu.Unlock()
+	if late != nil { // it ended meanwhile, which is told after its beginning
+		a.hub.raiseDisconnected(c, *late)
+		c.part()
+	}
 	return c, nil
 }
 
@@ -147,6 +174,9 @@ func (a *Admission) conn(sink Sink, o *OpenOptions) *Conn {
 	if ka := a.hub.settings.Load().keepAlive; o.WirePings && ka > 0 {
 		c.pings = ka
 	}
+	if o.Window > 0 {
+		c.windowed, c.window, c.counted = true, int32(min(o.Window, math.MaxInt32)), o.Counted
+	}
 	c.heard.Store(true)
 	return c
 }
@@ -157,56 +187,116 @@ func (a *Admission) Abandon(reason string) {
 	if !a.settled.CompareAndSwap(false, true) {
 		return
 	}
-	a.hub.engine.unreserve()
 	a.hub.raiseDisconnected(a.conn(nil, &OpenOptions{Subprotocol: a.request.Subprotocol}), reason)
+	a.hub.engine.unreserve()
 }
 
-// enter makes c visible: in the hub, its user and its groups.
-func (h *Hub) enter(c *Conn, groups []GroupName, takeOver bool) error {
-	e := h.engine
+// enter makes c visible, in the hub and in its user.
+func (h *Hub) enter(ctx context.Context, c *Conn, claim *claim) error {
 	// What other nodes send must arrive before c says that it is there.
 	targets := []Target{{Kind: TargetAll}}
 	if c.user != "" {
 		targets = append(targets, Target{TargetUser, string(c.user)})
 	}
 	for i, t := range targets {
-		if err := h.attend(e.ctx, t); err != nil {
+		if err := h.attend(ctx, t); err != nil {
 			for _, t := range targets[:i+1] {
 				h.neglect(t)
 			}
 			return err
 		}
 	}
-	if err := h.appear(c, takeOver); err != nil {
+	err := h.askOthers(ctx, c, claim)
+	if err == nil {
+		err = h.appear(c, claim)
+	}
+	if err != nil {
 		for _, t := range targets {
 			h.neglect(t)
 		}
+	}
+	return err
+}
+
+// claim is a connection's wish to have an id of its own choice. A nil claim is
+// for ids that the engine made, which nobody else has.
+type claim struct{ takeOver bool }
+
+// askOthers makes sure that no other node has a connection with the id that c
+// claims. Two nodes that are asked for the same id at the same moment can both
+// let their client in; whoever needs more than that asks for it above the engine.
+func (h *Hub) askOthers(ctx context.Context, c *Conn, claim *claim) error {
+	bp := h.engine.backplane
+	if bp == nil || claim == nil {
+		return nil
+	}
+	answers, err := bp.Ask(ctx, &Command{
+		Hub: h.name, Verb: VerbClaim, Target: Target{TargetConn, string(c.id)},
+		User: c.user, Subprotocol: c.subprotocol, TakeOver: claim.takeOver,
+	})
+	if err != nil {
 		return err
 	}
-	for _, g := range groups {
-		if err := h.joinNow(e.ctx, c, g, nil); err != nil {
-			h.engine.log.Warn("a connection did not join one of its initial groups",
-				"hub", h.name, "connection", c.id, "group", g, "error", err)
+	for _, a := range answers {
+		if a.Err != nil {
+			return a.Err
 		}
 	}
 	return nil
 }
 
+// yield ends c in favour of a newer connection with its id, or refuses.
+func (c *Conn) yield(user UserID, subprotocol string, takeOver bool) error {
+	if takeOver && c.subprotocol == subprotocol && c.user == user {
+		c.Abort(EndTakenOver, "A newer connection with the same id took over.")
+		return nil
+	}
+	return &Error{
+		Code: CodeConflict, Rule: "connection.id", Target: "connectionId",
+		Message: "The connection id is in use. It can be taken over by a connection of the same kind and user that asks for that.",
+		Detail:  "connection " + string(c.id),
+	}
+}
+
 // appear puts c into the hub's tables. Whoever finds it there cannot end it
-// before it is in all of them, nor can the engine close meanwhile.
-func (h *Hub) appear(c *Conn, takeOver bool) error {
+// before it is in all of them, nor can the engine close meanwhile. No lock is
+// held while an older connection is ended: that calls strangers.
+func (h *Hub) appear(c *Conn, claim *claim) error {
+	for {
+		old, err := h.tryAppear(c)
+		if err != nil {
+			return err
+		}
+		if old == nil {
+			h.engine.connOpened(c)
+			return nil
+		}
+		if err := old.yield(c.user, c.subprotocol, claim != nil && claim.takeOver); err != nil {
+			return err
+		}
+	}
+}
+
+// tryAppear returns the connection that is in the way, if there is one.
+func (h *Hub) tryAppear(c *Conn) (old *Conn, _ error) {
 	e := h.engine
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	if e.closing {
-		return errEngineClosed
+	switch {
+	case c.isOver:
+		return nil, errConnOver
+	case e.draining:
+		return nil, errEngineClosed
 	}
-	if err := h.claim(c, takeOver); err != nil {
-		return err
+	if old := h.conns.insert(c); old != nil {
+		return old, nil
 	}
-	e.connOpened(c)
+	c.entered = true
+	c.parts.Store(2)
+	e.counters.connections.Add(1)
+	e.counters.opened.Add(1)
 	c.shard.post(entry{op: opOpen, conn: c, message: &Message{Kind: KindConnected, ConnID: c.id, User: c.user}})
 	c.everyone = membership{conn: c, group: h.all}
 	h.all.add(&c.everyone)
@@ -214,24 +304,5 @@ func (h *Hub) appear(c *Conn, takeOver bool) error {
 		c.byUser.conn = c
 		h.users.join(c, string(c.user), &c.byUser)
 	}
-	return nil
-}
-
-// claim puts c into the hub's table under its id, in place of an older
-// connection if takeOver allows.
-func (h *Hub) claim(c *Conn, takeOver bool) error {
-	for {
-		old := h.conns.insert(c)
-		if old == nil {
-			return nil
-		}
-		if !takeOver || old.subprotocol != c.subprotocol || old.user != c.user {
-			return &Error{
-				Code: CodeConflict, Rule: "connection.id", Target: "connectionId",
-				Message: "The connection id is in use by a connection of another kind or another user.",
-				Detail:  "connection " + string(c.id),
-			}
-		}
-		old.Abort(EndTakenOver, "A newer connection with the same id took over.")
-	}
+	return nil, nil
 }

@@ -34,7 +34,7 @@ type Credentials struct {
 type Identity struct {
 	// UserID is the user, or empty for a client without one.
 	UserID UserID
-	// Roles are the role strings of clients.md 7.1. Unknown ones are ignored.
+	// Roles are the role strings of Azure Web PubSub, such as "webpubsub.sendToGroup.news". Unknown ones are ignored.
 	Roles []string
 	// Groups are joined when the connection opens; no role is needed for them.
 	Groups []GroupName
@@ -72,7 +72,7 @@ type ServerRequest struct {
 // action below Microsoft.SignalRService/WebPubSub/.
 type Action string
 
-// The actions of the data plane, as rest.md section 5 assigns them.
+// The actions of the data plane, those of Azure role-based access control.
 const (
 	ActionGenerateToken   Action = "clientConnection/generateToken/action"
 	ActionHubSend         Action = "hub/send/action"

@@ -11,6 +11,9 @@ import (
 
 // ask carries c out here and on every other node, and merges the answers.
 func (h *Hub) ask(ctx context.Context, c *Command) (Answer, error) {
+	if h.engine.ctx.Err() != nil {
+		return Answer{}, errEngineClosed
+	}
 	sum := h.carryOut(ctx, c)
 	if sum.Err != nil {
 		return sum, sum.Err
@@ -31,7 +34,7 @@ func (h *Hub) ask(ctx context.Context, c *Command) (Answer, error) {
 		sum.Members = append(sum.Members, a.Members...)
 	}
 	if c.Verb == VerbList {
-		sum.Members = firstMembers(sum.Members, c.Limit+1)
+		sum.Members = firstMembers(sum.Members, c.Limit)
 	}
 	return sum, nil
 }
@@ -43,6 +46,11 @@ func (e *Engine) receive(ctx context.Context, c *Command) *Answer {
 		return &Answer{}
 	}
 	a := h.carryOut(ctx, c)
+	if c.Verb == VerbSend {
+		if err := e.waitRoom(ctx); err != nil {
+			a.Err = asError(err)
+		}
+	}
 	return &a
 }
 
@@ -92,10 +100,16 @@ func (h *Hub) carryOut(ctx context.Context, c *Command) Answer {
 			}
 		}
 	case VerbList:
-		a.Members = listMembers(conns, c.After, c.Limit+1)
+		a.Members = listMembers(conns, c.After, c.Limit)
 	case VerbGrant, VerbRevoke:
 		for _, conn := range conns {
 			if err := conn.permit(c.Permission, c.Groups[0], c.Verb == VerbGrant); err != nil {
+				a.Err = asError(err)
+			}
+		}
+	case VerbClaim:
+		for _, conn := range conns {
+			if err := conn.yield(c.User, c.Subprotocol, c.TakeOver); err != nil {
 				a.Err = asError(err)
 			}
 		}
@@ -244,7 +258,7 @@ func (h *Hub) sendTo(conns []*Conn, m *Message) {
 
 // beginSend publishes what a client sent to a group. What remains to wait for
 // is a shard whose queue is full.
-func (h *Hub) beginSend(c *Conn, r *Request) (wait func() error, _ error) {
+func (h *Hub) beginSend(c *Conn, r *Request) (wait func(context.Context) error, _ error) {
 	e := h.engine
 	m := &Message{
 		Kind: KindData, Group: r.Group, From: c.user, Sender: c.id, NoEcho: r.NoEcho,
@@ -270,12 +284,12 @@ func (h *Hub) beginSend(c *Conn, r *Request) (wait func() error, _ error) {
 		}
 	}
 	if e.overfull() {
-		return func() error { return e.waitRoom(e.ctx) }, nil
+		return e.waitRoom, nil
 	}
 	return nil, nil
 }
 
-// listMembers returns the first limit of conns after the given id.
+// listMembers returns the first of conns after the given id, as firstMembers does.
 func listMembers(conns []*Conn, after ConnID, limit int) []Member {
 	var members []Member
 	for _, c := range conns {
@@ -286,7 +300,12 @@ func listMembers(conns []*Conn, after ConnID, limit int) []Member {
 	return firstMembers(members, limit)
 }
 
+// firstMembers returns the first of members in order of id, one more than limit
+// so that it is seen whether there are more.
 func firstMembers(members []Member, limit int) []Member {
 	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(string(a.ConnID), string(b.ConnID)) })
-	return members[:min(len(members), limit)]
+	if len(members)-1 > limit {
+		members = members[:max(0, limit)+1]
+	}
+	return members
 }

@@ -34,6 +34,7 @@ const (
 	VerbGrant                 // allow Permission on Groups[0]
 	VerbRevoke                // deny Permission on Groups[0]
 	VerbPermitted             // count the target if Permission on Groups[0] is allowed
+	VerbClaim                 // end the target in favour of a new one: User, Subprotocol, TakeOver
 )
 
 // Command is one verb as data, so that it can be carried to other nodes. It is
@@ -52,6 +53,10 @@ type Command struct {
 	Text       string
 	After      ConnID
 	Limit      int
+
+	User        UserID
+	Subprotocol string
+	TakeOver    bool
 }
 
 // Answer is what one node says to a [Command].

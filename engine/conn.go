@@ -12,16 +12,21 @@ type Conn struct {
 	// Owned by the shard.
 	sink         Sink
 	codec        *encoder
+	older, newer *Conn   // in shard.live
 	lag          *lagged // what it owes; nil while in step
 	seq          SequenceID
 	plan         int32 // 1 + its place in the turn's plans; 0 for none
 	owedMessages int32
 	state        connState
-	missed       uint8 // keep-alive intervals without a sign of life
-	wireDone     bool  // the far end has said goodbye
+	missed       uint8             // keep-alive intervals without a sign of life
+	window       int32             // how many counted deliveries may still go out, if it is windowed
+	wireDone     bool              // the far end has said goodbye
+	timers       [timerKinds]int64 // when it is due on the wheel
 
 	// Fixed at birth.
 	numbered    bool
+	windowed    bool
+	counted     func(*Message, any) bool
 	quiet       bool // raises no events (in-process subscribers)
 	id          ConnID
 	user        UserID
@@ -29,7 +34,6 @@ type Conn struct {
 	hub         *Hub
 	shard       *shard
 	encoding    Encoding
-	details     any
 	pings       time.Duration
 	resume      func()
 	endedFunc   func()
@@ -37,12 +41,16 @@ type Conn struct {
 	heard  atomic.Bool
 	ending atomic.Bool // mirrors over, for those who may not lock
 	owed   atomic.Int64
+	parts  atomic.Int32 // what there still is of it: the logical connection, the sink
 
 	everyone membership // in hub.all
 	byUser   membership // in the user's group, if there is a user
 
 	mu           sync.Mutex // guards the rest; groups and shard queues are locked under it
 	isOver       bool
+	entered      bool    // it is in its tables
+	announced    bool    // connected was raised
+	late         *string // the reason of an end that came before that
 	grants       *grants
 	overrides    overrides
 	memberships  []*membership
@@ -50,6 +58,8 @@ type Conn struct {
 	acks         ackSet
 	nextEvent    uint64
 	handlerState HandlerState
+	details      any      // opaque, for events
+	last         *Request // published at the end
 	lane         lane
 }
 
@@ -78,6 +88,10 @@ func (c *Conn) Heard() {
 
 // Writable tells that the sink has room again.
 func (c *Conn) Writable() { c.shard.post(entry{op: opWritable, conn: c}) }
+
+// Acknowledge tells that the far end has acknowledged n deliveries, which makes
+// room in the connection's window ([OpenOptions].Window).
+func (c *Conn) Acknowledge(n int) { c.shard.post(entry{op: opAcknowledge, conn: c, n: n}) }
 
 // End ends the connection politely from the server's side: what is queued still
 // goes out, then, if text is not empty, a KindDisconnected that says it, then a
@@ -112,6 +126,22 @@ func (c *Conn) Gone(code CloseCode, text string) {
 	c.shard.post(entry{op: opGone, conn: c, polite: code != CloseAbnormal, closing: &closing{code: code}})
 }
 
+// SetLast leaves a message that is published, under the connection's own name
+// and permissions, when the logical connection ends, whoever ends it; nil takes
+// it back. r is a request of OpSend.
+func (c *Conn) SetLast(r *Request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = r
+}
+
+// SetDetails replaces the opaque details that later events carry.
+func (c *Conn) SetDetails(details any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.details = details
+}
+
 // over makes the logical connection end: it leaves the hub, its groups and its
 // user, and disconnected is raised. It reports false if it was over already.
 // What remains of it is the sink, which the shard closes in its time.
@@ -122,7 +152,17 @@ func (c *Conn) over(reason EndReason, code CloseCode, text string) bool {
 		return false
 	}
 	c.isOver = true
+	if !c.entered {
+		c.mu.Unlock()
+		return false // Open fails, and says so
+	}
+	announced := c.announced || c.quiet
+	if !announced {
+		c.late = &text
+	}
 	c.ending.Store(true)
+	last := c.last
+	c.last = nil
 	left := c.memberships
 	c.memberships, c.index = nil, nil
 	cancel := c.lane.cancel
@@ -132,6 +172,11 @@ func (c *Conn) over(reason EndReason, code CloseCode, text string) bool {
 		cancel()
 	}
 	h := c.hub
+	if last != nil {
+		if _, err := c.begin(last); err != nil {
+			h.engine.logFailure("a connection's last message was not published", err, "hub", h.name, "connection", c.id)
+		}
+	}
 	h.conns.remove(c)
 	for _, m := range left {
 		h.leaveTable(&h.groups, m)
@@ -145,8 +190,19 @@ func (c *Conn) over(reason EndReason, code CloseCode, text string) bool {
 	if c.endedFunc != nil {
 		c.endedFunc()
 	}
-	h.raiseDisconnected(c, text)
+	if announced { // otherwise Open does what follows
+		h.raiseDisconnected(c, text)
+		c.part()
+	}
 	return true
+}
+
+// part notes that the logical connection is over and has said so, or that the
+// sink is closed. After both, the connection's place is free.
+func (c *Conn) part() {
+	if c.parts.Add(-1) == 0 {
+		c.hub.engine.unreserve()
+	}
 }
 
 // find returns the place of g in c.memberships, or -1. c.mu is held.
@@ -180,7 +236,12 @@ func (c *Conn) join(g GroupName, options any) (bool, error) {
 		if options == nil && c.memberships[i].options == nil {
 			return false, nil
 		}
-		c.drop(i) // a new membership: what was published before goes by the old one's options
+		// A new membership: what was published before goes by the old one's options.
+		old := c.memberships[i]
+		m := &membership{conn: c, group: old.group, options: options}
+		old.group.replace(old, m)
+		c.memberships[i] = m
+		return false, nil
 	}
 	if most := c.hub.engine.limits.GroupsPerConnection; len(c.memberships) >= most {
 		return false, Errorf(CodeTooLarge, "limits.groupsPerConnection",

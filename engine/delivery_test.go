@@ -218,8 +218,10 @@ func TestSlowReaderIsEnded(t *testing.T) {
 	slow.awaitClosed()
 	calls, err := handler.Await(t.Context(), 5)
 	must(t, err)
-	if last := calls[len(calls)-1]; !strings.HasPrefix(last, "disconnected 2 slow The client reads too slowly:") {
-		t.Errorf("the event is %q", last)
+	if !slices.ContainsFunc(calls, func(s string) bool {
+		return strings.HasPrefix(s, "disconnected 2 slow The client reads too slowly:")
+	}) {
+		t.Errorf("the events are %q", calls)
 	}
 	lines, rest := enginetest.SplitLines(slow.Bytes())
 	for i, line := range lines[1:] {
@@ -274,7 +276,7 @@ func TestBrokenSink(t *testing.T) {
 	c.awaitClosed()
 	calls, err := handler.Await(t.Context(), 3)
 	must(t, err)
-	if calls[2] != "disconnected 2 ann the wire is broken" {
+	if !slices.Contains(calls, "disconnected 2 ann the wire is broken") {
 		t.Errorf("got %q", calls)
 	}
 }

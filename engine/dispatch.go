@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -19,8 +20,13 @@ type handlerRule struct {
 	system  map[string]bool
 	users   eventMatcher
 	handler EventHandler
-	room    chan struct{} // one token for each call under way
-	notes   notifier
+	calls   *calls
+}
+
+// calls bound what is under way at one handler.
+type calls struct {
+	room  chan struct{} // a token for each call
+	notes notifier
 }
 
 type listenerRule struct {
@@ -29,7 +35,10 @@ type listenerRule struct {
 	listener func(context.Context, ListenedEvent)
 }
 
-func compileHub(o *HubOptions, l *Limits) *settings {
+// compileHub compiles o. A handler that before has too keeps its bounds, which
+// count the calls that are under way. It returns the event names that are no
+// valid patterns, and match nothing.
+func compileHub(o *HubOptions, before *settings, l *Limits) (_ *settings, invalid []error) {
 	if o == nil {
 		o = &HubOptions{}
 	}
@@ -38,17 +47,35 @@ func compileHub(o *HubOptions, l *Limits) *settings {
 		s.keepAlive = 20 * time.Second
 	}
 	for _, r := range o.Handlers {
+		users, bad := compileEvents(r.UserEvents, true)
+		invalid = append(invalid, bad...)
 		s.handlers = append(s.handlers, &handlerRule{
-			system: lowerSet(r.SystemEvents), users: compileEvents(r.UserEvents, true), handler: r.Handler,
-			room: make(chan struct{}, l.PendingEvents), notes: notifier{most: l.PendingEvents},
+			system: lowerSet(r.SystemEvents), users: users, handler: r.Handler,
+			calls: before.callsOf(r.Handler, s, l.PendingEvents),
 		})
 	}
 	for _, r := range o.Listeners {
-		s.listeners = append(s.listeners, &listenerRule{
-			system: lowerSet(r.SystemEvents), users: compileEvents(r.UserEvents, false), listener: r.Listener,
-		})
+		users, bad := compileEvents(r.UserEvents, false)
+		invalid = append(invalid, bad...)
+		s.listeners = append(s.listeners, &listenerRule{system: lowerSet(r.SystemEvents), users: users, listener: r.Listener})
 	}
-	return s
+	return s, invalid
+}
+
+// callsOf returns the bounds of a handler: those it has already, in s or in the
+// newer settings, or new ones.
+func (s *settings) callsOf(h EventHandler, newer *settings, most int) *calls {
+	for _, set := range []*settings{newer, s} {
+		if set == nil || !reflect.ValueOf(h).Comparable() {
+			continue
+		}
+		for _, r := range set.handlers {
+			if reflect.ValueOf(r.handler).Comparable() && r.handler == h {
+				return r.calls
+			}
+		}
+	}
+	return &calls{room: make(chan struct{}, most), notes: notifier{most: most}}
 }
 
 func lowerSet(names []string) map[string]bool {
@@ -67,7 +94,7 @@ type eventMatcher struct {
 }
 
 // compileEvents compiles "*", "a,b,c" or one name; with wild, names may be patterns.
-func compileEvents(list string, wild bool) eventMatcher {
+func compileEvents(list string, wild bool) (_ eventMatcher, invalid []error) {
 	m := eventMatcher{names: make(map[string]bool)}
 	for _, name := range strings.Split(list, ",") {
 		name = strings.ToLower(strings.TrimSpace(name))
@@ -76,14 +103,17 @@ func compileEvents(list string, wild bool) eventMatcher {
 		case name == "*":
 			m.any = true
 		case wild && strings.ContainsAny(name, `*?\`):
-			if p, err := ParsePattern(name); err == nil {
-				m.patterns = append(m.patterns, p)
+			p, err := ParsePattern(name)
+			if err != nil {
+				invalid = append(invalid, err)
+				continue
 			}
+			m.patterns = append(m.patterns, p)
 		default:
 			m.names[name] = true
 		}
 	}
-	return m
+	return m, invalid
 }
 
 func (m *eventMatcher) match(name EventName) bool {
@@ -119,8 +149,8 @@ func (h *Hub) call(ctx context.Context, r *handlerRule, event string, f func(con
 	ctx, cancel := context.WithTimeout(ctx, e.limits.EventTimeout)
 	defer cancel()
 	select {
-	case r.room <- struct{}{}:
-		defer func() { <-r.room }()
+	case r.calls.room <- struct{}{}:
+		defer func() { <-r.calls.room }()
 	case <-ctx.Done():
 		return contextError(ctx, "event."+event)
 	}
@@ -227,7 +257,7 @@ func (h *Hub) tellListeners(set *settings, event string, ev ListenedEvent) {
 // notify calls a handler that cannot say no; a failure is logged.
 func (h *Hub) notify(c *Conn, rule *handlerRule, event string, f func(context.Context) (*NotifyReply, error)) {
 	e := h.engine
-	queued := rule.notes.run(e, func() {
+	queued := rule.calls.notes.run(e, func() {
 		err := h.call(e.ctx, rule, event, func(ctx context.Context) error {
 			reply, err := f(ctx)
 			if err == nil && reply != nil {
@@ -240,19 +270,20 @@ func (h *Hub) notify(c *Conn, rule *handlerRule, event string, f func(context.Co
 		}
 	})
 	if !queued {
-		e.log.Error("an event was dropped: too many wait for its handler", "hub", h.name, "connection", c.id, "event", event)
+		e.log.Error("an event was dropped: the engine is closed, or too many wait for its handler",
+			"hub", h.name, "connection", c.id, "event", event)
 	}
 }
 
 // raiseUserEvent asks the handler that the event matches and sends its reply.
-func (h *Hub) raiseUserEvent(c *Conn, r *Request) error {
+func (h *Hub) raiseUserEvent(ctx context.Context, c *Conn, r *Request) error {
 	e := h.engine
 	set := h.settings.Load()
 	ev := &UserEvent{EventContext: c.eventContext(), Name: r.Event, Payload: r.Payload, Metadata: r.Metadata, Attributes: r.Attributes}
 	heard := false
 	for _, l := range set.listeners {
 		if l.users.match(r.Event) {
-			l.listener(e.ctx, ev)
+			l.listener(ctx, ev)
 			heard = true
 		}
 	}
@@ -269,7 +300,7 @@ func (h *Hub) raiseUserEvent(c *Conn, r *Request) error {
 		}
 		return Errorf(CodeInternal, "event.unhandled", "No event handler of hub %s takes the event %s.", h.name, r.Event)
 	}
-	ctx, cancel := context.WithCancel(e.ctx)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if r.CancelOnEnd {
 		c.mu.Lock()

@@ -34,14 +34,11 @@ type Engine struct {
 
 	mu       sync.RWMutex // guards the rest
 	hubs     map[HubName]*Hub
-	draining bool          // admits nobody
-	closing  bool          // opens nobody
+	draining bool          // admits and opens nobody any more
 	idle     chan struct{} // closed when the last connection ends; nil while nobody waits
 
-	workMu  sync.RWMutex
-	stopped bool           // guarded by workMu; nothing is spawned any more
-	work    sync.WaitGroup // goroutines of lanes and notifiers
-	once    sync.Once
+	work work // goroutines of lanes and notifiers
+	once sync.Once
 }
 
 var (
@@ -161,10 +158,13 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 	}
 	e.checkIdle()
 	done := make(chan struct{})
-	go func() { // ends with the work, which Close cancels
-		<-idle
-		e.work.Wait()
-		close(done)
+	go func() { // ends with the work, or with Close
+		select {
+		case <-idle:
+			e.work.wait()
+			close(done)
+		case <-e.ctx.Done():
+		}
 	}()
 	var err error
 	select {
@@ -181,18 +181,16 @@ func (e *Engine) Close() error {
 	var err error
 	e.once.Do(func() {
 		e.mu.Lock()
-		e.draining, e.closing = true, true
+		e.draining = true
 		e.mu.Unlock()
 		for _, h := range e.allHubs() {
 			for _, c := range h.all.snapshot() {
 				c.Abort(EndShutdown, "The service is going away.")
 			}
 		}
-		e.workMu.Lock()
-		e.stopped = true
-		e.workMu.Unlock()
+		e.work.stop()
 		e.cancel()
-		e.work.Wait()
+		e.work.wait()
 		for _, s := range e.shards {
 			s.post(entry{op: opStop})
 		}
@@ -208,15 +206,7 @@ func (e *Engine) Close() error {
 
 // spawn runs f on a goroutine that Close waits for. It reports false, and runs
 // nothing, once the engine is closed.
-func (e *Engine) spawn(f func()) bool {
-	e.workMu.RLock()
-	defer e.workMu.RUnlock()
-	if e.stopped {
-		return false
-	}
-	e.work.Go(f)
-	return true
-}
+func (e *Engine) spawn(f func()) bool { return e.work.spawn(f) }
 
 // reserve takes a place for one more connection.
 func (e *Engine) reserve() error {
@@ -225,7 +215,7 @@ func (e *Engine) reserve() error {
 	}
 	n := e.counters.reserved.Add(1)
 	if most := int64(e.limits.Connections); most > 0 && n > most {
-		e.counters.reserved.Add(-1)
+		e.unreserve()
 		return Errorf(CodeUnavailable, "limits.connections", "This node has %d connections, the most that is allowed.", most)
 	}
 	return nil
@@ -257,9 +247,8 @@ func (e *Engine) shardFor() *shard {
 	return e.shards[e.nextShard.Add(1)%uint32(len(e.shards))]
 }
 
+// connOpened tells the observer; appear has told the counters.
 func (e *Engine) connOpened(c *Conn) {
-	e.counters.connections.Add(1)
-	e.counters.opened.Add(1)
 	if e.observer.ConnOpened != nil {
 		e.observer.ConnOpened(c.hub.name)
 	}
@@ -281,9 +270,6 @@ func (e *Engine) connOver(c *Conn, reason EndReason, code CloseCode, text string
 		"reason", reason, "code", code, "text", text)
 }
 
-// closed notes that a connection's sink is closed.
-func (e *Engine) closed(*Conn) { e.unreserve() }
-
 // span begins a traced operation.
 func (e *Engine) span(ctx context.Context, name string, h HubName) (context.Context, func(error)) {
 	if e.observer.Span == nil {
@@ -294,7 +280,7 @@ func (e *Engine) span(ctx context.Context, name string, h HubName) (context.Cont
 
 func (e *Engine) overfull() bool {
 	for _, s := range e.shards {
-		if s.overfull() {
+		if s.full.Load() {
 			return true
 		}
 	}

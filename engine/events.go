@@ -143,12 +143,12 @@ const (
 )
 
 // HandlerRule gives the events it matches to a handler. Of a hub's rules the
-// first that matches gets the event, and no other (events.md 1.1).
+// first that matches gets the event, and no other.
 type HandlerRule struct {
 	// SystemEvents lists "connect", "connected", "disconnected", in any case.
 	SystemEvents []string
 	// UserEvents is "*", a list "a,b,c" or one name; names may hold the
-	// wildcards of clients.md 7.2 and compare without case. Empty matches none.
+	// wildcards of a [Pattern] and compare without case. Empty matches none.
 	UserEvents string
 	// Handler gets the events.
 	Handler EventHandler

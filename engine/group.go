@@ -45,6 +45,15 @@ func (g *group) add(m *membership) bool {
 	return true
 }
 
+// replace puts m in old's place, here and on the shard, with no moment between.
+func (g *group) replace(old, m *membership) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m.pos = old.pos
+	g.members[m.pos] = m
+	m.conn.shard.post(entry{op: opReplace, member: m, old: old})
+}
+
 // remove takes m out of g, tells the shard, and reports whether g is now dead.
 // A group of kind TargetAll never dies.
 func (g *group) remove(m *membership) bool {
@@ -142,7 +151,9 @@ func (t *groupTable) forget(g *group, e *Engine) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.m[g.name] == g {
-		delete(st.m, g.name)
+		if delete(st.m, g.name); len(st.m) == 0 {
+			st.m = nil // maps do not shrink by themselves
+		}
 		e.counters.groupGone(t.kind)
 	}
 }

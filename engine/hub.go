@@ -42,7 +42,11 @@ func (h *Hub) configure() {
 	if f := h.engine.hubOptions; f != nil {
 		o = f(h.name)
 	}
-	h.settings.Store(compileHub(o, &h.engine.limits))
+	set, invalid := compileHub(o, h.settings.Load(), &h.engine.limits)
+	for _, err := range invalid {
+		h.engine.log.Error("a rule for events matches less than it says", "hub", h.name, "error", err)
+	}
+	h.settings.Store(set)
 }
 
 // Name returns the hub's name.
@@ -84,6 +88,9 @@ func (h *Hub) SendToConn(ctx context.Context, id ConnID, p Payload, o *SendOptio
 func (h *Hub) send(ctx context.Context, t Target, p Payload, o *SendOptions) (err error) {
 	if o == nil {
 		o = &SendOptions{}
+	}
+	if h.engine.ctx.Err() != nil {
+		return errEngineClosed
 	}
 	ctx, done := h.engine.span(ctx, "send", h.name)
 	defer func() { done(err) }()
@@ -227,6 +234,7 @@ func (h *Hub) bulk(ctx context.Context, v Verb, groups []GroupName, filter strin
 // ListGroup returns up to limit members of g in order of connection id, all of
 // them after the given id, and whether there are more.
 func (h *Hub) ListGroup(ctx context.Context, g GroupName, after ConnID, limit int) ([]Member, bool, error) {
+	limit = max(0, limit)
 	a, err := h.ask(ctx, &Command{Hub: h.name, Verb: VerbList, Target: Target{TargetGroup, string(g)}, After: after, Limit: limit})
 	if err != nil {
 		return nil, false, err
@@ -306,6 +314,8 @@ func (t *connTable) remove(c *Conn) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.m[c.id] == c {
-		delete(st.m, c.id)
+		if delete(st.m, c.id); len(st.m) == 0 {
+			st.m = nil // maps do not shrink by themselves
+		}
 	}
 }

@@ -20,8 +20,8 @@ type interestKey struct {
 type interest struct {
 	refs int // guarded by interests.mu
 
-	mu sync.Mutex // held across the backplane's call, for this target alone
-	on bool
+	turn chan struct{} // a lock, held across the backplane's call for this target alone
+	on   bool          // guarded by turn
 }
 
 // attend notes one more connection behind t, and waits until the backplane
@@ -46,7 +46,7 @@ func (h *Hub) note(t Target) func(context.Context) error {
 	all.mu.Lock()
 	it := all.m[key]
 	if it == nil {
-		it = &interest{}
+		it = &interest{turn: make(chan struct{}, 1)}
 		if all.m == nil {
 			all.m = make(map[interestKey]*interest)
 		}
@@ -55,8 +55,12 @@ func (h *Hub) note(t Target) func(context.Context) error {
 	it.refs++
 	all.mu.Unlock()
 	return func(ctx context.Context) error {
-		it.mu.Lock()
-		defer it.mu.Unlock()
+		select {
+		case it.turn <- struct{}{}:
+		case <-ctx.Done():
+			return contextError(ctx, "backplane.interest")
+		}
+		defer func() { <-it.turn }()
 		if it.on {
 			return nil
 		}
@@ -86,8 +90,8 @@ func (h *Hub) neglect(t Target) {
 		return
 	}
 	e.spawn(func() {
-		it.mu.Lock()
-		defer it.mu.Unlock()
+		it.turn <- struct{}{}
+		defer func() { <-it.turn }()
 		all.mu.Lock()
 		again := it.refs > 0 || all.m[key] != it
 		all.mu.Unlock()
@@ -109,7 +113,7 @@ func (h *Hub) neglect(t Target) {
 }
 
 // beginJoin puts c into g; what remains is to wait for the backplane.
-func (h *Hub) beginJoin(c *Conn, g GroupName, options any) (wait func() error, _ error) {
+func (h *Hub) beginJoin(c *Conn, g GroupName, options any) (wait func(context.Context) error, _ error) {
 	active := h.note(Target{TargetGroup, string(g)})
 	joined, err := c.join(g, options)
 	if err != nil || !joined {
@@ -118,8 +122,8 @@ func (h *Hub) beginJoin(c *Conn, g GroupName, options any) (wait func() error, _
 	if err != nil || active == nil {
 		return nil, err
 	}
-	return func() error {
-		err := active(h.engine.ctx)
+	return func(ctx context.Context) error {
+		err := active(ctx)
 		if err != nil && joined {
 			c.leave(g)
 		}
@@ -133,7 +137,7 @@ func (h *Hub) joinNow(ctx context.Context, c *Conn, g GroupName, options any) er
 	if err != nil || wait == nil {
 		return err
 	}
-	return wait()
+	return wait(ctx)
 }
 
 // leaveTable takes m out of its group, and out of what the backplane knows.

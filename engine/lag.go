@@ -79,6 +79,9 @@ func (s *shard) reckon(c *Conn) {
 	n, msgs := int64(0), int64(0)
 	if c.lag != nil {
 		n, msgs = int64(c.lag.bytes), int64(c.lag.len())
+		if c.sink != nil {
+			n += int64(c.sink.Held())
+		}
 	}
 	s.engine.laggards.bytes.Add(n - c.owed.Swap(n))
 	s.engine.laggards.messages.Add(msgs - int64(c.owedMessages))
@@ -87,6 +90,9 @@ func (s *shard) reckon(c *Conn) {
 
 // delay puts what runs hold behind what c owes already.
 func (s *shard) delay(c *Conn, runs []run) {
+	if c.state == connDead {
+		return
+	}
 	for _, r := range runs {
 		for i := r.span.From; i < r.span.To; i++ {
 			c.lag.push(owed{r.batch.msgs[i], r.member})
@@ -100,7 +106,7 @@ func (s *shard) delay(c *Conn, runs []run) {
 // reconnect, and the reason cannot be sent into a full socket.
 func (s *shard) checkLag(c *Conn) {
 	limits := &s.engine.limits
-	n, size := c.lag.len(), c.lag.bytes+c.sink.Held()
+	n, size := c.lag.len(), int(c.owed.Load())
 	if n > limits.OutboundMessages || size > limits.OutboundBytes {
 		c.over(EndSlow, CloseAbnormal, fmt.Sprintf(
 			"The client reads too slowly: %d messages (%d bytes) wait for it, over the bounds of %d messages or %d bytes.",
@@ -129,6 +135,9 @@ func (s *shard) writable(c *Conn) {
 		}
 		l.bytes -= n
 		s.deliveredBytes.Add(int64(n))
+		if n > 0 {
+			c.heard.Store(true) // it reads, which is a sign of life, and pings wait meanwhile
+		}
 		if l.tail = l.tail[n:]; len(l.tail) > 0 {
 			s.reckon(c)
 			return
@@ -138,12 +147,22 @@ func (s *shard) writable(c *Conn) {
 	}
 	for l.head < len(l.queue) {
 		b := s.catchUp(c)
+		if b.Len() == 0 && l.head < len(l.queue) { // the window is closed
+			b.Release()
+			s.reckon(c)
+			return
+		}
 		debt := s.try(c, b, []Span{{0, b.Len()}})
 		b.Release()
 		if c.state == connDead {
 			return
 		}
 		if debt != nil {
+			for _, o := range debt.queue {
+				if c.counts(o) {
+					c.window++
+				}
+			}
 			l.tail = debt.tail
 			l.bytes += len(debt.tail)
 			l.unshift(debt.queue)
@@ -159,6 +178,12 @@ func (s *shard) writable(c *Conn) {
 func (s *shard) catchUp(c *Conn) *Batch {
 	b, l, now := s.newBatch(), c.lag, s.engine.clock.Now()
 	for l.head < len(l.queue) && len(b.bytes) < maxCatchUp && b.Len() < maxCatchUp/messageOverhead {
+		if o := l.queue[l.head]; c.counts(o) && !o.message.expired(now) {
+			if c.window <= 0 {
+				break
+			}
+			c.window--
+		}
 		o := l.pop()
 		m := o.message
 		switch {
@@ -172,6 +197,21 @@ func (s *shard) catchUp(c *Conn) *Batch {
 		}
 	}
 	return b
+}
+
+// counts reports whether o takes a place in c's window.
+func (c *Conn) counts(o owed) bool {
+	if !c.windowed || o.message.Kind != KindData {
+		return false
+	}
+	if c.counted == nil {
+		return true
+	}
+	var options any
+	if o.member != nil {
+		options = o.member.options
+	}
+	return c.counted(o.message, options)
 }
 
 // laggards are the connections that owe messages, over all shards.

@@ -49,7 +49,20 @@ type lane struct {
 	busy   bool
 	paused bool // Do has reported false and resume is owed
 	queue  []laneItem
+	bytes  int                // of the requests in queue
 	cancel context.CancelFunc // ends the event under way, if it ends with the connection
+}
+
+// maxLaneBytes is how much may wait in a lane before the door is to pause.
+const maxLaneBytes = 4 << 20
+
+// size is what r counts for in the bound of its lane.
+func (r *Request) size() int {
+	n := len(r.Payload.Data) + len(r.Group) + messageOverhead
+	for k, v := range r.Metadata {
+		n += len(k) + len(v)
+	}
+	return n
 }
 
 type laneItem struct {
@@ -61,9 +74,16 @@ type laneItem struct {
 // once with the outcome, perhaps before Do returns, perhaps on another
 // goroutine, and must not block; what r made the engine send to this connection
 // is queued by then. Do never waits. It reports false when the lane is full:
-// the door then stops reading until OpenOptions.Resume is called.
+// the door then stops reading until OpenOptions.Resume is called, once for each
+// pause and perhaps before Do has returned. A connection that is over is
+// answered with CodeClosed; what it asked before is carried out.
 func (c *Conn) Do(r *Request, done func(error)) bool {
 	c.mu.Lock()
+	if c.isOver {
+		c.mu.Unlock()
+		done(errConnOver)
+		return true
+	}
 	if c.lane.busy {
 		most := c.hub.engine.limits.PendingEvents
 		if len(c.lane.queue) >= 2*most {
@@ -72,7 +92,8 @@ func (c *Conn) Do(r *Request, done func(error)) bool {
 			return false
 		}
 		c.lane.queue = append(c.lane.queue, laneItem{r, done})
-		full := len(c.lane.queue) >= most
+		c.lane.bytes += r.size()
+		full := len(c.lane.queue) >= most || c.lane.bytes > maxLaneBytes
 		c.lane.paused = c.lane.paused || full
 		c.mu.Unlock()
 		return !full
@@ -88,11 +109,21 @@ func (c *Conn) Do(r *Request, done func(error)) bool {
 func (c *Conn) run(it laneItem) {
 	for {
 		wait, err := c.begin(it.request)
+		if wait == nil && c.shard.full.Load() {
+			// Whatever the outcome, telling it would make the full queue longer.
+			outcome := err
+			wait = func(ctx context.Context) error {
+				if err := c.shard.waitRoom(ctx); err != nil {
+					return err
+				}
+				return outcome
+			}
+		}
 		if wait != nil {
 			e := c.hub.engine
 			this := it
 			if e.spawn(func() {
-				c.complete(this, wait())
+				c.complete(this, wait(e.ctx))
 				if next, ok := c.next(); ok {
 					c.run(next)
 				}
@@ -130,7 +161,8 @@ func (c *Conn) next() (laneItem, bool) {
 	it := l.queue[0]
 	l.queue[0] = laneItem{}
 	l.queue = l.queue[1:]
-	resume := l.paused && len(l.queue) <= c.hub.engine.limits.PendingEvents/2
+	l.bytes -= it.request.size()
+	resume := l.paused && len(l.queue) <= c.hub.engine.limits.PendingEvents/2 && l.bytes <= maxLaneBytes/2
 	if resume {
 		l.paused = false
 	}
@@ -142,7 +174,7 @@ func (c *Conn) next() (laneItem, bool) {
 }
 
 // begin does what of r can be done without waiting, and returns the rest.
-func (c *Conn) begin(r *Request) (wait func() error, _ error) {
+func (c *Conn) begin(r *Request) (wait func(context.Context) error, _ error) {
 	if r.HasAck {
 		c.mu.Lock()
 		duplicate := c.acks.has(r.AckID)
@@ -170,7 +202,7 @@ func (c *Conn) begin(r *Request) (wait func() error, _ error) {
 		}
 		return h.beginSend(c, r)
 	case OpEvent:
-		return func() error { return h.raiseUserEvent(c, r) }, nil
+		return func(ctx context.Context) error { return h.raiseUserEvent(ctx, c, r) }, nil
 	}
 	return nil, Errorf(CodeUnsupported, "request.op", "Unknown request.")
 }

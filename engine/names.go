@@ -35,7 +35,7 @@ type AckID uint64
 // connection. The first one is 1.
 type SequenceID uint64
 
-// Bounds of names, as clients.md section 10 states them.
+// Bounds of names, those of Azure Web PubSub.
 const (
 	MaxHubName   = 128
 	MaxGroupName = 1024

@@ -29,7 +29,7 @@ type Options struct {
 }
 
 // Limits bound what the engine holds. Zero means the default; the defaults are
-// those of node.md.
+// those of the node.
 type Limits struct {
 	// MessageBytes bounds one message. Default 1 MiB. Doors enforce it.
 	MessageBytes int

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"strconv"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -137,7 +138,13 @@ func (rc *rolesCache) compile(roles []string) *grants {
 	if len(roles) == 0 {
 		return noGrants
 	}
-	key := strings.Join(roles, "\x00")
+	var b strings.Builder
+	for _, role := range roles { // with lengths: a role may hold any character
+		b.WriteString(strconv.Itoa(len(role)))
+		b.WriteByte(':')
+		b.WriteString(role)
+	}
+	key := b.String()
 	if len(key) > maxCachedRoleKey {
 		return compileRoles(roles)
 	}

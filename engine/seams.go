@@ -10,7 +10,7 @@ import "context"
 // (transport/webhook) or in plain Go. [HandlerFuncs] makes one from functions.
 //
 // All methods may be called concurrently. Events of one connection come as
-// events.md section 6 orders them: Connect first, user events one at a time;
+// this order: Connect first, user events one at a time;
 // Connected and Disconnected run beside them. ctx ends with the engine's own
 // deadline, or for Connect with the client's request.
 type EventHandler interface {
@@ -100,9 +100,12 @@ type Sink interface {
 	// An error means that the sink is dead; the connection is then ended.
 	Offer(b *Batch, spans []Span) (n, part int, err error)
 	// OfferBytes presents what is left of a message that was taken in part, and
-	// reports how much of it was taken now. The sink must not keep p.
+	// reports how much of it was taken now; if not all, the sink owes a call of
+	// Conn.Writable. It must not keep p.
 	OfferBytes(p []byte) (int, error)
-	// Held returns how many bytes the sink has taken and still holds.
+	// Held returns how many bytes the sink has taken and still holds. They count
+	// against the connection's bounds while it also owes more, so a sink keeps
+	// them few: beyond some 64 KiB it takes no further messages.
 	Held() int
 	// Close frees what the sink stands on. It is the last call, made once. A
 	// sink that still holds messages passes them on first if polite is true, in

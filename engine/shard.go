@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,21 +16,29 @@ import (
 // gives every connection one contiguous run of bytes where it can. Nothing is
 // done per member by publishers, and no goroutine wakes per delivery.
 type shard struct {
-	engine *Engine
-	index  int
+	engine   *Engine
+	index    int
+	maxSends int
 
 	mu      sync.Mutex // guards the queue; nothing else is locked under it
 	arrived sync.Cond  // signalled when the queue is no longer empty
 	waiting bool
 	queue   []entry
-	bytes   int           // payload bytes in queue
+	bytes   int           // of the messages in queue
+	sends   int           // messages in queue for more than one connection
+	stopped bool          // nothing is queued any more
 	room    chan struct{} // closed when the queue is taken; nil while nobody waits
+
+	full atomic.Bool // the queue is over its bounds
 
 	// Owned by the loop.
 	taken   []entry
 	sets    map[*group]*memberSet
 	codecs  map[Encoding]*encoder
+	live    *Conn // the connections whose sink is open, linked
 	plans   []plan
+	peak    int // the most plans in one of the last turns
+	turns   uint
 	scratch []byte
 	spans   []Span
 	places  []int
@@ -42,7 +51,9 @@ type shard struct {
 }
 
 // Bounds of a shard's queue: over them publishers wait for the shard to take
-// it. They never wait for a client.
+// it. They never wait for a client. What many may get is bounded more tightly
+// (shard.maxSends), by half of what one connection may be owed: a turn must not
+// by itself make a client that keeps up look slow.
 const (
 	maxQueued      = 16_384
 	maxQueuedBytes = 16 << 20
@@ -51,27 +62,31 @@ const (
 type entryOp uint8
 
 const (
-	opPublish  entryOp = iota // message to all of group but conn and conns
-	opSelected                // message to conns
-	opOpen                    // conn begins
-	opJoin                    // member
-	opLeave                   // member
-	opPost                    // message to conn
-	opFinish                  // conn ends: closing messages, flush, linger
-	opGone                    // conn's wire is gone or has said goodbye
-	opAbort                   // conn is cut
-	opWritable                // conn's sink has room
-	opTick                    // the wheel turns
-	opStop                    // the engine is closed
+	opPublish     entryOp = iota // message to all of group but conn and conns
+	opSelected                   // message to conns
+	opOpen                       // conn begins
+	opJoin                       // member
+	opLeave                      // member
+	opReplace                    // member takes the place of old
+	opPost                       // message to conn
+	opFinish                     // conn ends: closing messages, flush, linger
+	opGone                       // conn's wire is gone or has said goodbye
+	opAbort                      // conn is cut
+	opWritable                   // conn's sink has room
+	opAcknowledge                // n of conn's deliveries have arrived
+	opTick                       // the wheel turns
+	opStop                       // the engine is closed
 )
 
 // entry is one thing for a shard to do.
 type entry struct {
 	op      entryOp
 	polite  bool // opGone: answer and flush before closing
+	n       int
 	conn    *Conn
 	group   *group
 	member  *membership
+	old     *membership
 	message *Message
 	conns   []*Conn
 	closing *closing
@@ -86,7 +101,7 @@ type closing struct {
 
 func newShard(e *Engine, index int) *shard {
 	s := &shard{
-		engine: e, index: index,
+		engine: e, index: index, maxSends: max(1, e.limits.OutboundMessages/2),
 		sets:   make(map[*group]*memberSet),
 		codecs: make(map[Encoding]*encoder),
 		done:   make(chan struct{}),
@@ -97,15 +112,26 @@ func newShard(e *Engine, index int) *shard {
 	return s
 }
 
-// post appends an entry. It never blocks.
+// post appends an entry. It never blocks. After opStop it does nothing.
 func (s *shard) post(en entry) {
 	n := 0
 	if en.message != nil {
-		n = len(en.message.Payload.Data)
+		n = en.message.size()
 	}
 	s.mu.Lock()
+	if s.stopped {
+		s.mu.Unlock()
+		return
+	}
+	s.stopped = en.op == opStop
 	s.queue = append(s.queue, en)
 	s.bytes += n
+	if en.op == opPublish || en.op == opSelected {
+		s.sends++
+	}
+	if s.sends > s.maxSends || len(s.queue) > maxQueued || s.bytes > maxQueuedBytes {
+		s.full.Store(true)
+	}
 	if s.waiting {
 		s.waiting = false
 		s.arrived.Signal()
@@ -113,18 +139,14 @@ func (s *shard) post(en entry) {
 	s.mu.Unlock()
 }
 
-// overfull reports whether publishers should wait for the shard.
-func (s *shard) overfull() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.queue) > maxQueued || s.bytes > maxQueuedBytes
-}
-
 // waitRoom returns once the queue is within its bounds again.
 func (s *shard) waitRoom(ctx context.Context) error {
 	for {
+		if !s.full.Load() {
+			return nil
+		}
 		s.mu.Lock()
-		if len(s.queue) <= maxQueued && s.bytes <= maxQueuedBytes {
+		if !s.full.Load() {
 			s.mu.Unlock()
 			return nil
 		}
@@ -152,6 +174,9 @@ func (s *shard) loop() {
 		for i := 0; i < len(s.taken); {
 			if s.taken[i].op == opStop {
 				s.flush()
+				for s.live != nil {
+					s.closeSink(s.live, false)
+				}
 				return
 			}
 			i += s.apply(s.taken[i:])
@@ -159,12 +184,36 @@ func (s *shard) loop() {
 		n, writes := s.flush()
 		s.pace.end(s.engine.clock.Now(), n, writes)
 		s.armTick()
-		clear(s.taken)
-		if cap(s.taken) > 4*maxQueued {
-			s.taken = nil
-		}
+		s.tidy()
 	}
 }
+
+// tidy gives back what a turn and, in time, a burst of them have left behind.
+func (s *shard) tidy() {
+	clear(s.taken)
+	if s.live == nil {
+		s.plans, s.taken, s.scratch, s.spans, s.places, s.peak = nil, nil, nil, nil, nil, 0
+		s.mu.Lock()
+		if len(s.queue) == 0 {
+			s.queue = nil
+		}
+		s.mu.Unlock()
+		return
+	}
+	if cap(s.taken) > 1024 && len(s.taken) < cap(s.taken)/4 {
+		s.taken = nil
+	}
+	if s.turns++; s.turns%tidyTurns == 0 {
+		if cap(s.plans) > 1024 && s.peak < cap(s.plans)/4 {
+			s.plans = nil
+		}
+		s.peak = 0
+	}
+}
+
+// tidyTurns is how many turns the memory of the plans is kept for another turn
+// as large.
+const tidyTurns = 256
 
 // take waits until something has queued, and for the window that the pace asks
 // for, and then takes it all.
@@ -180,7 +229,8 @@ func (s *shard) take() {
 	}
 	s.mu.Lock()
 	s.queue, s.taken = s.taken[:0], s.queue
-	s.bytes = 0
+	s.bytes, s.sends = 0, 0
+	s.full.Store(false)
 	if s.room != nil {
 		close(s.room)
 		s.room = nil
@@ -202,8 +252,18 @@ func (s *shard) apply(entries []entry) int {
 		return n
 	case opSelected:
 		for _, c := range en.conns {
-			if c.state == connOpen {
-				s.solo(c, en.message)
+			if c.state != connOpen {
+				continue
+			}
+			x := c.codec
+			if x.selected != en.message {
+				x.selected, x.at = en.message, -1
+				if !en.message.expired(s.engine.clock.Now()) && s.append(x.shared, x, en.message) {
+					x.at = x.shared.Len() - 1
+				}
+			}
+			if x.at >= 0 {
+				s.plan(c, x.shared, Span{x.at, x.at + 1}, nil)
 			}
 		}
 	case opPost:
@@ -214,6 +274,8 @@ func (s *shard) apply(entries []entry) int {
 		s.open(en.conn, en.message)
 	case opJoin:
 		s.join(en.member)
+	case opReplace:
+		s.replace(en.old, en.member)
 	case opLeave:
 		s.leave(en.member)
 	case opFinish:
@@ -223,6 +285,9 @@ func (s *shard) apply(entries []entry) int {
 	case opAbort:
 		s.drop(en.conn)
 	case opWritable:
+		s.writable(en.conn)
+	case opAcknowledge:
+		en.conn.window = int32(min(int(en.conn.window)+en.n, math.MaxInt32))
 		s.writable(en.conn)
 	case opTick:
 		s.tick()
@@ -274,6 +339,9 @@ type encoder struct {
 	users    int // connections with this encoding on the shard
 	shared   *Batch
 	solo     *Batch
+
+	selected *Message // the last of opSelected in this turn, at place at of shared
+	at       int
 }
 
 func (s *shard) codec(enc Encoding) *encoder {
@@ -377,7 +445,7 @@ func (s *shard) solo(c *Conn, m *Message) {
 
 // plan adds a span to what c gets in this turn.
 func (s *shard) plan(c *Conn, b *Batch, span Span, m *membership) {
-	if !c.codec.own {
+	if !c.codec.own && !c.windowed {
 		m = nil // nobody asks for its options
 	}
 	if c.plan == 0 {
@@ -437,6 +505,7 @@ func (s *shard) leaveOut(c *Conn, x *encoder, at int) {
 // back, and returns how many deliveries to how many connections it made.
 func (s *shard) flush() (total, conns int) {
 	conns = len(s.plans)
+	s.peak = max(s.peak, conns)
 	for i := range s.plans {
 		p := &s.plans[i]
 		p.conn.plan = 0
@@ -446,7 +515,7 @@ func (s *shard) flush() (total, conns int) {
 	}
 	s.plans = s.plans[:0]
 	for enc, x := range s.codecs {
-		x.shared, x.solo = s.renew(x.shared), s.renew(x.solo)
+		x.shared, x.solo, x.selected = s.renew(x.shared), s.renew(x.solo), nil
 		if x.users == 0 {
 			delete(s.codecs, enc)
 		}
@@ -485,6 +554,10 @@ func (s *shard) deliver(c *Conn, runs []run) int {
 	case count == 0:
 	case c.lag != nil:
 		s.delay(c, runs)
+	case c.windowed:
+		s.beginLag(c, &lagged{}) // which ends at once if the window has room
+		s.delay(c, runs)
+		s.writable(c)
 	case c.codec.own || s.mixed(runs) && size <= maxGather:
 		b := s.newBatch()
 		for _, r := range runs {
@@ -621,6 +694,10 @@ func (s *shard) open(c *Conn, hello *Message) {
 	c.codec = s.codec(c.encoding)
 	c.codec.users++
 	c.state = connOpen
+	if c.older = s.live; c.older != nil {
+		c.older.newer = c
+	}
+	s.live = c
 	s.solo(c, hello)
 	if c.pings > 0 {
 		s.wheel.add(c, timerKeepAlive, s.engine.clock.Now().Add(c.pings))
@@ -646,6 +723,15 @@ func (s *shard) join(m *membership) {
 	m.slot = int32(len(ms.members))
 	ms.members = append(ms.members, m)
 	set.count++
+}
+
+func (s *shard) replace(old, m *membership) {
+	for _, ms := range s.sets[m.group].slices {
+		if ms.codec == m.conn.codec {
+			m.slot = old.slot
+			ms.members[m.slot] = m
+		}
+	}
 }
 
 func (s *shard) leave(m *membership) {
@@ -731,10 +817,20 @@ func (s *shard) closeSink(c *Conn, polite bool) {
 		s.endLag(c)
 	}
 	c.state = connDead
+	if c.newer != nil {
+		c.newer.older = c.older
+	} else {
+		s.live = c.older
+	}
+	if c.older != nil {
+		c.older.newer = c.newer
+	}
+	c.older, c.newer = nil, nil
 	c.codec.users--
 	c.sink.Close(polite)
 	c.sink = nil
-	s.engine.closed(c)
+	s.wheel.remove(c)
+	c.part()
 }
 
 // expired reports whether m is not worth delivering at time now.

@@ -11,14 +11,15 @@ type SubscribeOptions struct {
 	UserID UserID
 	Groups []GroupName
 	// Buffer is how many messages the subscription holds before the engine's
-	// own outbound bounds begin to count. Default 64.
+	// own outbound bounds begin to count. Default: Limits.OutboundMessages.
 	Buffer int
 }
 
 // Subscribe opens an in-process connection: a first-class member of groups,
 // seen by every verb, that receives messages as Go values. It may do everything
-// and raises no events.
-func (h *Hub) Subscribe(_ context.Context, o *SubscribeOptions) (*Subscription, error) {
+// and raises no events. ctx bounds the call, not the subscription, which ends
+// with Close, with a verb that closes it, or with the engine.
+func (h *Hub) Subscribe(ctx context.Context, o *SubscribeOptions) (*Subscription, error) {
 	if o == nil {
 		o = &SubscribeOptions{}
 	}
@@ -28,16 +29,22 @@ func (h *Hub) Subscribe(_ context.Context, o *SubscribeOptions) (*Subscription, 
 	}
 	buffer := o.Buffer
 	if buffer <= 0 {
-		buffer = 64
+		buffer = e.limits.OutboundMessages
 	}
 	s := &Subscription{room: buffer, ready: make(chan struct{}, 1)}
 	s.conn = &Conn{
 		id: newConnID(), user: o.UserID, hub: h, shard: e.shardFor(), sink: (*subscriptionSink)(s),
 		grants: allGrants, quiet: true, nextEvent: 1,
 	}
-	if err := h.enter(s.conn, o.Groups, false); err != nil {
+	if err := h.enter(ctx, s.conn, nil); err != nil {
 		e.unreserve()
 		return nil, err
+	}
+	for _, g := range o.Groups {
+		if err := h.joinNow(ctx, s.conn, g, nil); err != nil {
+			s.Close()
+			return nil, err
+		}
 	}
 	return s, nil
 }

@@ -23,6 +23,8 @@ type timerKind uint8
 const (
 	timerKeepAlive timerKind = iota
 	timerClose               // a polite end has taken long enough
+
+	timerKinds = 2
 )
 
 type timer struct {
@@ -41,6 +43,28 @@ func (w *wheel) add(c *Conn, kind timerKind, t time.Time) {
 	slot := &w.slots[at%wheelSlots]
 	*slot = append(*slot, timer{c, at, kind})
 	w.count++
+	c.timers[kind] = at
+}
+
+// remove takes c off the wheel, so that it need not be kept until it is due.
+func (w *wheel) remove(c *Conn) {
+	for _, at := range c.timers {
+		slot := w.slots[at%wheelSlots]
+		for i, tm := range slot {
+			if tm.conn == c && tm.at == at {
+				last := len(slot) - 1
+				slot[i] = slot[last]
+				slot[last] = timer{}
+				if slot = slot[:last]; last == 0 {
+					slot = nil
+				}
+				w.slots[at%wheelSlots] = slot
+				w.count--
+				break
+			}
+		}
+	}
+	c.timers = [timerKinds]int64{}
 }
 
 // advance returns the timers that are due at t. The slice is valid until the
@@ -63,7 +87,9 @@ func (w *wheel) advance(t time.Time) []timer {
 			}
 		}
 		clear((*slot)[len(keep):])
-		*slot = keep
+		if *slot = keep; len(keep) == 0 && cap(keep) > 64 {
+			*slot = nil
+		}
 	}
 	w.now = max(w.now, to)
 	w.count -= len(w.due)

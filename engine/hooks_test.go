@@ -1,0 +1,120 @@
+package engine_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/fanfare/fanfare/engine"
+	"github.com/fanfare/fanfare/engine/enginetest"
+)
+
+// A connection's window holds back what its far end has not acknowledged, in
+// order, and what does not count only behind what does.
+func TestWindow(t *testing.T) {
+	h := start(t, nil).Hub("chat")
+	a, err := h.Admit(t.Context(), &engine.AdmitRequest{Identity: engine.Identity{Roles: anything}})
+	must(t, err)
+	w := &enginetest.Wire{}
+	conn, err := a.Open(w, &engine.OpenOptions{
+		Encoding: enginetest.Lines{Numbered: true}, Numbered: true, Bind: w.Bind, Window: 2,
+		Counted: func(m *engine.Message, membership any) bool { return membership == "qos1" && m.Attributes == nil },
+	})
+	must(t, err)
+	c := &client{Conn: conn, Wire: w, t: t}
+	done := make(chan error, 1)
+	c.Do(&engine.Request{Op: engine.OpJoin, Group: "g", Membership: "qos1"}, func(err error) { done <- err })
+	must(t, <-done)
+	send := func(s string, o *engine.SendOptions) { must(t, h.SendToGroup(t.Context(), "g", text(s), o)) }
+	send("free", &engine.SendOptions{Attributes: "qos0"})
+	for i := range 5 {
+		send(fmt.Sprint(i), nil)
+	}
+	send("behind", &engine.SendOptions{Attributes: "qos0"})
+	c.expect("#1 {qos1} text @g [qos0] free", "#2 {qos1} text @g 0", "#3 {qos1} text @g 1")
+	c.Acknowledge(1)
+	c.expect("#1 {qos1} text @g [qos0] free", "#2 {qos1} text @g 0", "#3 {qos1} text @g 1", "#4 {qos1} text @g 2")
+	c.Limit(3) // the sink's room is another matter
+	c.Acknowledge(2)
+	c.Limit(-1)
+	c.Acknowledge(2)
+	lines := c.lines(7)
+	if want := "#7 {qos1} text @g [qos0] behind"; lines[6] != want || len(lines) != 7 {
+		t.Errorf("got %q", lines)
+	}
+	c.Acknowledge(10)
+	send("end", nil)
+	if lines := c.lines(8); lines[7] != "#8 {qos1} text @g end" {
+		t.Errorf("got %q", lines)
+	}
+}
+
+// A client that acknowledges nothing is ended at its outbound bounds.
+func TestWindowIsBounded(t *testing.T) {
+	h := start(t, &engine.Options{Limits: engine.Limits{OutboundMessages: 50}}).Hub("chat")
+	a, err := h.Admit(t.Context(), &engine.AdmitRequest{Identity: engine.Identity{Groups: []engine.GroupName{"g"}}})
+	must(t, err)
+	w := &enginetest.Wire{}
+	c, err := a.Open(w, &engine.OpenOptions{Encoding: enginetest.Lines{}, Bind: w.Bind, Window: 1})
+	must(t, err)
+	for range 60 {
+		must(t, h.SendToGroup(t.Context(), "g", text("x"), nil))
+	}
+	(&client{Conn: c, Wire: w, t: t}).awaitClosed()
+}
+
+// The last message is published at the end, whoever ends the connection, by its
+// own permissions, unless it was taken back.
+func TestLastMessage(t *testing.T) {
+	h := start(t, nil).Hub("chat")
+	bo := connect(t, h, open{groups: []engine.GroupName{"g"}})
+	will := func(s string) *engine.Request {
+		return &engine.Request{Op: engine.OpSend, Group: "g", Payload: text(s)}
+	}
+	ann := connect(t, h, open{user: "ann", roles: anything})
+	ann.SetLast(will("lost"))
+	ann.Gone(engine.CloseAbnormal, "")
+	cy := connect(t, h, open{user: "cy", roles: anything})
+	cy.SetLast(will("closed"))
+	must(t, h.CloseConn(t.Context(), cy.ID(), ""))
+	dee := connect(t, h, open{user: "dee", roles: anything})
+	dee.SetLast(will("never"))
+	dee.SetLast(nil)
+	dee.Gone(engine.CloseNormal, "")
+	eve := connect(t, h, open{user: "eve"})
+	eve.SetLast(will("forbidden"))
+	eve.Gone(engine.CloseAbnormal, "")
+	must(t, h.SendToGroup(t.Context(), "g", text("end"), nil))
+	bo.expect("text @g <ann lost", "text @g <cy closed", "text @g end")
+}
+
+// Details of the door travel with events, as they are then.
+func TestDetails(t *testing.T) {
+	got := make(chan string, 3)
+	h := start(t, &engine.Options{Hubs: func(engine.HubName) *engine.HubOptions {
+		return &engine.HubOptions{Listeners: []engine.ListenerRule{{
+			SystemEvents: []string{"connected", "disconnected"},
+			Listener: func(_ context.Context, e engine.ListenedEvent) {
+				switch e := e.(type) {
+				case *engine.ConnectedEvent:
+					got <- fmt.Sprint("connected ", e.Details)
+				case *engine.DisconnectedEvent:
+					got <- fmt.Sprint("disconnected ", e.Details)
+				}
+			},
+		}}}
+	}}).Hub("chat")
+	a, err := h.Admit(t.Context(), &engine.AdmitRequest{})
+	must(t, err)
+	w := &enginetest.Wire{}
+	c, err := a.Open(w, &engine.OpenOptions{Encoding: enginetest.Lines{}, Bind: w.Bind, Details: "session 1"})
+	must(t, err)
+	c.SetDetails("packet 0")
+	c.Gone(engine.CloseNormal, "")
+	all := []string{<-got, <-got}
+	if want := []string{"connected session 1", "disconnected packet 0"}; !slices.Equal(all, want) {
+		t.Errorf("got %s", strings.Join(all, ", "))
+	}
+}
