@@ -9,7 +9,7 @@ import "context"
 // EventHandler is asked, or told, about what happens to connections: by HTTP
 // (transport/webhook) or in plain Go. [HandlerFuncs] makes one from functions.
 //
-// All methods may be called concurrently. Events of one connection come as
+// All methods may be called concurrently. Events of one connection come in
 // this order: Connect first, user events one at a time;
 // Connected and Disconnected run beside them. ctx ends with the engine's own
 // deadline, or for Connect with the client's request.
