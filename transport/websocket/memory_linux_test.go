@@ -3,6 +3,7 @@ package websocket_test
 import (
 	"bytes"
 	"context"
+	"math"
 	"net"
 	"runtime"
 	"syscall"
@@ -102,14 +103,18 @@ func TestIdleMemory(t *testing.T) {
 	if raceEnabled {
 		n = 100 // only the goroutines count: the race detector's bookkeeping is no connection's
 	}
-	bytes, goroutines := idle(t, n, false)
-	if goroutines > 0.01 {
-		t.Errorf("an idle connection has %.2f goroutines", goroutines)
+	least := math.Inf(1)
+	for range 3 { // the least of three: what else the process does only adds
+		bytes, goroutines := idle(t, n, false)
+		if goroutines > 0.01 {
+			t.Errorf("an idle connection has %.2f goroutines", goroutines)
+		}
+		least = min(least, bytes)
 	}
-	if bytes > 1024 && !raceEnabled {
-		t.Errorf("an idle connection costs %.0f bytes", bytes)
+	if least > 1024 && !raceEnabled {
+		t.Errorf("an idle connection costs %.0f bytes", least)
 	}
-	t.Logf("%.0f bytes", bytes)
+	t.Logf("%.0f bytes", least)
 }
 
 // BenchmarkIdle reports what an idle, joined connection costs in user memory.

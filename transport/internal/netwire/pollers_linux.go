@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -208,8 +209,10 @@ func (d *Descriptor) writev(iov [][]byte, total int) (int, error) {
 // Held implements [engine.Sink]: what the socket took is the kernel's.
 func (d *Descriptor) Held() int { return 0 }
 
-// Close implements [engine.Sink]. What was written is delivered by the kernel.
-func (d *Descriptor) Close(bool) {
+// Close implements [engine.Sink]. What was written is delivered by the kernel if
+// polite. Otherwise the far end may be one that does not read, for whom the kernel
+// would keep megabytes for minutes: then the connection is reset.
+func (d *Descriptor) Close(polite bool) {
 	d.mu.Lock()
 	fd, slot := d.fd, d.slot
 	d.fd, d.slot = -1, -1
@@ -217,6 +220,11 @@ func (d *Descriptor) Close(bool) {
 		d.poller.forget(int(fd))
 	}
 	if fd >= 0 {
+		if !polite {
+			if unread, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ); err == nil && unread > 0 {
+				unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+			}
+		}
 		unix.Close(int(fd))
 	}
 	d.mu.Unlock()
@@ -372,6 +380,9 @@ func (p *poller) open() error {
 	p.epoll, p.wake = epoll, wake
 	p.file = os.NewFile(uintptr(epoll), "epoll")
 	raw, err := p.file.SyscallConn()
+	if err == nil {
+		err = p.file.SetDeadline(time.Time{}) // fails for what the runtime does not poll
+	}
 	if err != nil {
 		p.close()
 		return err
