@@ -34,11 +34,10 @@ import (
 
 // Settings of a node, in its environment.
 const (
-	tlsVariable       = "FANFARE_BENCH_TLS"       // not empty: speak TLS
-	portableVariable  = "FANFARE_BENCH_PORTABLE"  // not empty: force the portable path
-	keepAliveVariable = "FANFARE_BENCH_KEEPALIVE" // a duration in place of the default
-	outboundVariable  = "FANFARE_BENCH_OUTBOUND"  // how many messages may wait for one connection
-	profileVariable   = "FANFARE_BENCH_PROFILE"   // a directory: leave a CPU and a heap profile there
+	tlsVariable      = "FANFARE_BENCH_TLS"      // not empty: speak TLS
+	portableVariable = "FANFARE_BENCH_PORTABLE" // not empty: force the portable path
+	outboundVariable = "FANFARE_BENCH_OUTBOUND" // how many messages may wait for one connection
+	profileVariable  = "FANFARE_BENCH_PROFILE"  // a directory: leave a CPU and a heap profile there
 )
 
 // hub is where everything happens.
@@ -62,13 +61,6 @@ func runNode(in io.Reader, out io.Writer) (err error) {
 	// expects it or it is not exact and says so.
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	o := &engine.Options{Logger: logger}
-	if s := os.Getenv(keepAliveVariable); s != "" {
-		d, err := time.ParseDuration(s)
-		if err != nil {
-			return fmt.Errorf("%s: %w", keepAliveVariable, err)
-		}
-		o.Hubs = func(engine.HubName) *engine.HubOptions { return &engine.HubOptions{KeepAlive: d} }
-	}
 	if s := os.Getenv(outboundVariable); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil {

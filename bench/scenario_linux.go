@@ -393,6 +393,10 @@ func (b *bench) groups(members, payload, groups int, rate float64) error {
 
 // stalled measures what a member that stops reading does to the others.
 func (b *bench) stalled(members, payload int, rate float64) error {
+	// Long enough for the stalled reader's buffers to fill and for the node to
+	// give it up, so that both are in the figure.
+	defer func(d time.Duration) { b.duration = d }(b.duration)
+	b.duration = max(b.duration, 4*time.Second)
 	without := load{members: members, payload: payload, rate: rate, acked: true}
 	with := without
 	with.stalled = true
