@@ -16,7 +16,6 @@ import (
 // client is one connection of the door: frames between a wire and a session.
 type client struct {
 	session transport.Session
-	wire    netwire.Wire
 
 	// Owned by the wire's reading goroutine.
 	reader reader
@@ -42,13 +41,13 @@ var (
 
 // open makes a client of c and joins it to a. rest is what has been read of it.
 func (h *Handler) open(a *engine.Admission, c net.Conn, rest []byte, o *transport.SessionOptions, deflate bool) error {
-	cl := &client{reader: reader{limit: h.limits.MessageBytes, deflate: deflate}}
-	cl.wire = h.wires.New(c, cl)
-	if err := cl.session.Open(a, cl.wire, o); err != nil {
-		cl.wire.Close(false)
+	cl := &client{reader: newReader(h.limits.MessageBytes, deflate)}
+	w := h.wires.New(c, cl)
+	if err := cl.session.Open(a, w, o); err != nil {
+		w.Close(false)
 		return err
 	}
-	cl.wire.Start(rest)
+	w.Start(rest)
 	return nil
 }
 
@@ -77,7 +76,7 @@ func (c *client) Consume(p []byte) (n int, more bool) {
 func (c *client) message(op ws.OpCode, compressed bool, p []byte) (more bool) {
 	if compressed {
 		var err *frameError
-		if p, err = inflate(p, c.reader.limit); err != nil {
+		if p, err = inflate(p, int(c.reader.limit)); err != nil {
 			c.refuse(err)
 			return true
 		}

@@ -96,8 +96,9 @@ func inUse() float64 {
 	return float64(m.HeapAlloc + m.StackInuse)
 }
 
-// TestIdleMemory holds an idle, joined connection over plain TCP to less than
-// 1 KiB of user memory, engine included, and no goroutine.
+// TestIdleMemory holds an idle, joined connection over plain TCP to 1 KiB of user
+// memory, engine included, with an eighth to spare for tables that grow by
+// doubling; and to no goroutine.
 func TestIdleMemory(t *testing.T) {
 	n := 1000
 	if raceEnabled {
@@ -111,7 +112,7 @@ func TestIdleMemory(t *testing.T) {
 		}
 		least = min(least, bytes)
 	}
-	if least > 1024 && !raceEnabled {
+	if least > 1152 && !raceEnabled {
 		t.Errorf("an idle connection costs %.0f bytes", least)
 	}
 	t.Logf("%.0f bytes", least)

@@ -58,10 +58,14 @@ var (
 // Between messages it holds nothing but its settings. While one is incomplete it
 // holds what has arrived of it, never room for what was announced.
 type reader struct {
-	limit   int  // of a message, over all its fragments
-	deflate bool // permessage-deflate was negotiated
-	mute    bool // refuse was called: data is discarded
 	part    *partial
+	limit   int32 // of a message, over all its fragments
+	deflate bool  // permessage-deflate was negotiated
+	mute    bool  // refuse was called: data is discarded
+}
+
+func newReader(limit int, deflate bool) reader {
+	return reader{limit: int32(min(limit, math.MaxInt32)), deflate: deflate}
 }
 
 // partial is a message, or a frame, that has not arrived whole.
@@ -135,7 +139,7 @@ func (r *reader) whole(b []byte, to receiver) (n int, more bool, err *frameError
 	case h.op.IsControl():
 		ws.Cipher(p, h.mask, 0)
 		more = to.control(h.op, p)
-	case h.length > r.limit:
+	case h.length > int(r.limit):
 		r.refuse(errTooLarge, to)
 	case !r.mute:
 		ws.Cipher(p, h.mask, 0)
@@ -166,7 +170,7 @@ func (r *reader) piece(b []byte, to receiver) (n int, more bool, err *frameError
 		if !h.op.IsControl() && h.op != ws.OpContinuation {
 			p.message, p.compressed = h.op, h.compressed
 		}
-		if !h.op.IsControl() && h.length > r.limit-len(p.data) {
+		if !h.op.IsControl() && h.length > int(r.limit)-len(p.data) {
 			r.refuse(errTooLarge, to)
 		}
 		b = b[n:]
