@@ -27,7 +27,7 @@ type traffic struct {
 	sent     []uint32 // per stream, kept between the parts of a run
 	k        uint64   // the next message's number
 
-	frame, scratch, stamped []byte
+	scratch, stamped []byte
 }
 
 // burst is what one part of a run showed.

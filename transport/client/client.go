@@ -20,7 +20,7 @@ import (
 const (
 	// JSON is the subprotocol json.webpubsub.azure.v1.
 	JSON = "json.webpubsub.azure.v1"
-	// Raw, as Options.Subprotocol, offers no subprotocol: bare frames.
+	// Raw as Options.Subprotocol offers no subprotocol: frames are bare.
 	Raw = "raw"
 )
 
@@ -196,7 +196,7 @@ func readConnected(ctx context.Context, w *wire) (Connected, error) {
 	}
 	f, err := decodeFrame(p)
 	if err != nil || op != ws.OpText || f.Type != "system" || f.Event != "connected" {
-		w.breach(ctx, engine.CloseProtocolError, "the first frame is not a connected message")
+		_ = w.breach(ctx, engine.CloseProtocolError, "the first frame is not a connected message")
 		return Connected{}, errors.New("client: dial: the server's first frame is not a connected message")
 	}
 	return Connected{ConnectionID: f.ConnectionID, UserID: f.UserID}, nil
@@ -545,7 +545,7 @@ func (c *Client) read(w *wire) error {
 		}
 		if err != nil {
 			// The server is told that its frame was wrong, the program how.
-			w.breach(ctx, engine.CloseInvalidData, "the server's message is not a valid JSON protocol message")
+			_ = w.breach(ctx, engine.CloseInvalidData, "the server's message is not a valid JSON protocol message")
 			return err
 		}
 	}
@@ -636,7 +636,7 @@ func (c *Client) keepAlive(w *wire) {
 		}
 		if silent >= c.opts.KeepAlive {
 			ctx, cancel := context.WithTimeout(context.Background(), c.opts.KeepAlive)
-			w.write(ctx, ws.OpPing, nil) // a failure shows in the silence
+			_ = w.write(ctx, ws.OpPing, nil) // a failure shows in the silence
 			cancel()
 		}
 	}

@@ -254,7 +254,7 @@ func (w *wire) sayGoodbye(ctx context.Context, body []byte) {
 	if w.saidGood.Swap(true) {
 		return
 	}
-	w.write(ctx, ws.OpClose, body)
+	_ = w.write(ctx, ws.OpClose, body)
 }
 
 // expect registers a request that waits for ackID.
@@ -323,7 +323,7 @@ func (w *wire) cause() error {
 
 // noEOF turns an end between two bytes of one frame into what it is: a cut.
 func noEOF(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
