@@ -147,7 +147,7 @@ func TestFraming(t *testing.T) {
 	for _, n := range []network{{}, {portable: true}} {
 		for _, whole := range []bool{true, false} {
 			t.Run(fmt.Sprintf("portable=%v/whole=%v", n.portable, whole), func(t *testing.T) {
-				limits := engine.Limits{MessageBytes: testLimit, CloseTimeout: 50 * time.Millisecond}
+				limits := engine.Limits{MessageBytes: testLimit, CloseTimeout: 500 * time.Millisecond}
 				e := echoEngine(t, engine.Options{Limits: limits})
 				guests := &transporttest.Guests{}
 				s := serve(t, e, guests, n, websocket.Options{})

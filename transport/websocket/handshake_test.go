@@ -171,7 +171,7 @@ func TestHandshake(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			g := newGate(t, websocket.Options{
-				HandshakeTimeout: 50 * time.Millisecond,
+				HandshakeTimeout: 500 * time.Millisecond,
 				Fallback: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					w.WriteHeader(http.StatusTeapot)
 					io.WriteString(w, "the fallback: "+r.URL.Path)
