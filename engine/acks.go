@@ -3,19 +3,30 @@ package engine
 // maxAcks is how many successful ack ids a connection remembers.
 const maxAcks = 1000
 
-// ackSet remembers the last maxAcks ids that succeeded, oldest first. Clients
-// count upwards, so runs of consecutive ids take one range.
+// ackSet remembers the last maxAcks ids that succeeded. Clients count upwards,
+// so the newest run of consecutive ids is mostly all there is.
 type ackSet struct {
-	ranges []ackRange
+	newest ackRange // valid if count > 0
 	count  int
+	older  *[]ackRange // oldest first; nil if there are none
 }
 
 type ackRange struct{ first, last AckID }
 
+func (r ackRange) has(id AckID) bool { return r.first <= id && id <= r.last }
+
 func (s *ackSet) has(id AckID) bool {
-	for i := len(s.ranges) - 1; i >= 0; i-- {
-		if r := s.ranges[i]; r.first <= id && id <= r.last {
-			return true
+	if s.count == 0 {
+		return false
+	}
+	if s.newest.has(id) {
+		return true
+	}
+	if s.older != nil {
+		for _, r := range *s.older {
+			if r.has(id) {
+				return true
+			}
 		}
 	}
 	return false
@@ -23,18 +34,35 @@ func (s *ackSet) has(id AckID) bool {
 
 // add notes id, which the set does not hold yet.
 func (s *ackSet) add(id AckID) {
-	if n := len(s.ranges); n > 0 && id != 0 && s.ranges[n-1].last == id-1 {
-		s.ranges[n-1].last = id
-	} else {
-		s.ranges = append(s.ranges, ackRange{id, id})
+	switch {
+	case s.count == 0:
+		s.newest = ackRange{id, id}
+	case id != 0 && s.newest.last == id-1:
+		s.newest.last = id
+	default:
+		if s.older == nil {
+			s.older = &[]ackRange{}
+		}
+		*s.older = append(*s.older, s.newest)
+		s.newest = ackRange{id, id}
 	}
-	if s.count++; s.count <= maxAcks {
+	if s.count++; s.count > maxAcks {
+		s.forget()
+	}
+}
+
+// forget drops the oldest id.
+func (s *ackSet) forget() {
+	s.count--
+	if s.older == nil {
+		s.newest.first++
 		return
 	}
-	s.count--
-	if s.ranges[0].first == s.ranges[0].last {
-		s.ranges = append(s.ranges[:0], s.ranges[1:]...)
-	} else {
-		s.ranges[0].first++
+	if oldest := &(*s.older)[0]; oldest.first < oldest.last {
+		oldest.first++
+		return
+	}
+	if *s.older = append((*s.older)[:0], (*s.older)[1:]...); len(*s.older) == 0 {
+		s.older = nil
 	}
 }

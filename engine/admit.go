@@ -5,7 +5,8 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/hex"
-	"math"
+	"errors"
+	"fmt"
 	"reflect"
 	"sync/atomic"
 )
@@ -135,26 +136,20 @@ func (a *Admission) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 	if o.Bind != nil {
 		o.Bind(c)
 	}
-	var own *claim
-	if a.request.ConnID != "" {
-		own = &claim{takeOver: a.request.TakeOver}
-	}
 	ctx := a.hub.engine.ctx // the connection lives as long as the engine, not the request
-	if err := a.hub.enter(ctx, c, own); err != nil {
+	in := &entrance{encoding: o.Encoding, groups: a.groups, claims: a.request.ConnID != "", takeOver: a.request.TakeOver}
+	if err := a.hub.enter(ctx, c, in); err != nil {
 		a.hub.raiseDisconnected(c, err.Error())
 		a.hub.engine.unreserve()
 		return nil, err
 	}
-	for _, g := range a.groups {
-		if err := a.hub.joinNow(ctx, c, g, nil); err != nil {
-			a.hub.engine.log.Warn("a connection did not join one of its initial groups",
-				"hub", a.hub.name, "connection", c.id, "group", g, "error", err)
-		}
+	if err := a.hub.joinInitial(ctx, c, a.groups); err != nil {
+		a.hub.engine.log.Warn("a connection is not in all its initial groups", "hub", a.hub.name, "connection", c.id, "error", err)
 	}
 	a.hub.raiseConnected(c)
 	c.mu.Lock()
 	c.announced = true
-	late := c.late
+	late := c.extra.get().late
 	c.mu.Unlock()
 	if late != nil { // it ended meanwhile, which is told after its beginning
 		a.hub.raiseDisconnected(c, *late)
@@ -167,15 +162,18 @@ func (a *Admission) conn(sink Sink, o *OpenOptions) *Conn {
 	e := a.hub.engine
 	c := &Conn{
 		id: a.id, user: a.user, subprotocol: o.Subprotocol,
-		hub: a.hub, shard: e.shardFor(), sink: sink, encoding: o.Encoding,
-		numbered: o.Numbered, details: o.Details, resume: o.Resume, endedFunc: o.Ended,
-		grants: e.roles.compile(a.roles), handlerState: a.state, nextEvent: 1,
+		hub: a.hub, shard: e.shardFor(), sink: sink,
+		numbered: o.Numbered, resume: o.Resume, endedFunc: o.Ended,
+		grants: e.roles.compile(a.roles), nextEvent: 1,
+	}
+	if a.state != nil || o.Details != nil {
+		c.extra = &extra{handlerState: a.state, details: o.Details}
 	}
 	if ka := a.hub.settings.Load().keepAlive; o.WirePings && ka > 0 {
 		c.pings = ka
 	}
 	if o.Window > 0 {
-		c.windowed, c.window, c.counted = true, int32(min(o.Window, math.MaxInt32)), o.Counted
+		c.window = &window{room: o.Window, counted: o.Counted}
 	}
 	c.heard.Store(true)
 	return c
@@ -191,8 +189,17 @@ func (a *Admission) Abandon(reason string) {
 	a.hub.engine.unreserve()
 }
 
-// enter makes c visible, in the hub and in its user.
-func (h *Hub) enter(ctx context.Context, c *Conn, claim *claim) error {
+// entrance is how a connection comes in.
+type entrance struct {
+	encoding Encoding
+	groups   []GroupName
+	claims   bool // its id is its own choice, which others may have made too
+	takeOver bool // whoever has the id is to go
+}
+
+// enter makes c visible, in the hub and in its user. If it is to join groups,
+// nothing is sent to it before joinInitial.
+func (h *Hub) enter(ctx context.Context, c *Conn, in *entrance) error {
 	// What other nodes send must arrive before c says that it is there.
 	targets := []Target{{Kind: TargetAll}}
 	if c.user != "" {
@@ -206,9 +213,12 @@ func (h *Hub) enter(ctx context.Context, c *Conn, claim *claim) error {
 			return err
 		}
 	}
-	err := h.askOthers(ctx, c, claim)
+	var err error
+	if in.claims {
+		err = h.askOthers(ctx, c, in)
+	}
 	if err == nil {
-		err = h.appear(c, claim)
+		err = h.appear(c, in)
 	}
 	if err != nil {
 		for _, t := range targets {
@@ -218,21 +228,34 @@ func (h *Hub) enter(ctx context.Context, c *Conn, claim *claim) error {
 	return err
 }
 
-// claim is a connection's wish to have an id of its own choice. A nil claim is
-// for ids that the engine made, which nobody else has.
-type claim struct{ takeOver bool }
+// joinInitial puts c into the groups it begins in, and lets it have its hello,
+// and behind it what the groups have brought: what it publishes upon its hello
+// reaches itself.
+func (h *Hub) joinInitial(ctx context.Context, c *Conn, groups []GroupName) error {
+	if len(groups) == 0 {
+		return nil
+	}
+	var errs []error
+	for _, g := range groups {
+		if err := h.joinNow(ctx, c, g, nil); err != nil {
+			errs = append(errs, fmt.Errorf("group %q: %w", g, err))
+		}
+	}
+	c.Writable()
+	return errors.Join(errs...)
+}
 
 // askOthers makes sure that no other node has a connection with the id that c
 // claims. Two nodes that are asked for the same id at the same moment can both
 // let their client in; whoever needs more than that asks for it above the engine.
-func (h *Hub) askOthers(ctx context.Context, c *Conn, claim *claim) error {
+func (h *Hub) askOthers(ctx context.Context, c *Conn, in *entrance) error {
 	bp := h.engine.backplane
-	if bp == nil || claim == nil {
+	if bp == nil {
 		return nil
 	}
 	answers, err := bp.Ask(ctx, &Command{
 		Hub: h.name, Verb: VerbClaim, Target: Target{TargetConn, string(c.id)},
-		User: c.user, Subprotocol: c.subprotocol, TakeOver: claim.takeOver,
+		User: c.user, Subprotocol: c.subprotocol, TakeOver: in.takeOver,
 	})
 	if err != nil {
 		return err
@@ -261,9 +284,9 @@ func (c *Conn) yield(user UserID, subprotocol string, takeOver bool) error {
 // appear puts c into the hub's tables. Whoever finds it there cannot end it
 // before it is in all of them, nor can the engine close meanwhile. No lock is
 // held while an older connection is ended: that calls strangers.
-func (h *Hub) appear(c *Conn, claim *claim) error {
+func (h *Hub) appear(c *Conn, in *entrance) error {
 	for {
-		old, err := h.tryAppear(c)
+		old, err := h.tryAppear(c, in)
 		if err != nil {
 			return err
 		}
@@ -271,14 +294,14 @@ func (h *Hub) appear(c *Conn, claim *claim) error {
 			h.engine.connOpened(c)
 			return nil
 		}
-		if err := old.yield(c.user, c.subprotocol, claim != nil && claim.takeOver); err != nil {
+		if err := old.yield(c.user, c.subprotocol, in.takeOver); err != nil {
 			return err
 		}
 	}
 }
 
 // tryAppear returns the connection that is in the way, if there is one.
-func (h *Hub) tryAppear(c *Conn) (old *Conn, _ error) {
+func (h *Hub) tryAppear(c *Conn, in *entrance) (old *Conn, _ error) {
 	e := h.engine
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -297,12 +320,15 @@ func (h *Hub) tryAppear(c *Conn) (old *Conn, _ error) {
 	c.parts.Store(2)
 	e.counters.connections.Add(1)
 	e.counters.opened.Add(1)
-	c.shard.post(entry{op: opOpen, conn: c, message: &Message{Kind: KindConnected, ConnID: c.id, User: c.user}})
+	c.shard.post(entry{op: opOpen, conn: c, opening: &opening{
+		encoding: in.encoding, hold: len(in.groups) > 0,
+		hello: &Message{Kind: KindConnected, ConnID: c.id, User: c.user},
+	}})
 	c.everyone = membership{conn: c, group: h.all}
 	h.all.add(&c.everyone)
 	if c.user != "" {
-		c.byUser.conn = c
-		h.users.join(c, string(c.user), &c.byUser)
+		c.byUser = &membership{conn: c}
+		h.users.join(c, string(c.user), c.byUser)
 	}
 	return nil, nil
 }

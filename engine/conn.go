@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,53 +15,75 @@ type Conn struct {
 	codec        *encoder
 	older, newer *Conn   // in shard.live
 	lag          *lagged // what it owes; nil while in step
+	window       *window // nil if there is none
 	seq          SequenceID
-	plan         int32 // 1 + its place in the turn's plans; 0 for none
+	timers       [timerKinds]uint32 // when it is due on the wheel
+	plan         int32              // 1 + its place in the turn's plans; 0 for none
 	owedMessages int32
 	state        connState
-	missed       uint8             // keep-alive intervals without a sign of life
-	window       int32             // how many counted deliveries may still go out, if it is windowed
-	wireDone     bool              // the far end has said goodbye
-	timers       [timerKinds]int64 // when it is due on the wheel
+	missed       uint8 // keep-alive intervals without a sign of life
+	wireDone     bool  // the far end has said goodbye
 
 	// Fixed at birth.
 	numbered    bool
-	windowed    bool
-	counted     func(*Message, any) bool
 	quiet       bool // raises no events (in-process subscribers)
 	id          ConnID
 	user        UserID
 	subprotocol string
 	hub         *Hub
 	shard       *shard
-	encoding    Encoding
 	pings       time.Duration
 	resume      func()
 	endedFunc   func()
 
 	heard  atomic.Bool
-	ending atomic.Bool // mirrors over, for those who may not lock
-	owed   atomic.Int64
+	ending atomic.Bool  // mirrors isOver, for those who may not lock
 	parts  atomic.Int32 // what there still is of it: the logical connection, the sink
+	owed   atomic.Int64
 
-	everyone membership // in hub.all
-	byUser   membership // in the user's group, if there is a user
+	everyone membership  // in hub.all
+	byUser   *membership // in the user's group; nil without a user
 
-	mu           sync.Mutex // guards the rest; groups and shard queues are locked under it
-	isOver       bool
-	entered      bool    // it is in its tables
-	announced    bool    // connected was raised
-	late         *string // the reason of an end that came before that
-	grants       *grants
+	mu          sync.Mutex // guards the rest; groups and shard queues are locked under it
+	isOver      bool
+	entered     bool // it is in its tables
+	announced   bool // connected was raised
+	busy        bool // its lane runs
+	grants      *grants
+	memberships []*membership
+	acks        ackSet
+	nextEvent   uint64
+	lane        *lane // what waits while busy; nil if nothing does
+	extra       *extra
+}
+
+// extra is what few connections have, kept apart so that an idle one is small.
+// Guarded by Conn.mu.
+type extra struct {
 	overrides    overrides
-	memberships  []*membership
 	index        map[GroupName]int // of memberships, once there are many
-	acks         ackSet
-	nextEvent    uint64
 	handlerState HandlerState
 	details      any      // opaque, for events
 	last         *Request // published at the end
-	lane         lane
+	late         *string  // the reason of an end that came before connected was raised
+}
+
+var noExtra extra
+
+// get returns what there is of it, to be read only.
+func (x *extra) get() *extra {
+	if x == nil {
+		return &noExtra
+	}
+	return x
+}
+
+// more returns c's extra, to be written. c.mu is held.
+func (c *Conn) more() *extra {
+	if c.extra == nil {
+		c.extra = &extra{}
+	}
+	return c.extra
 }
 
 // ID returns the connection's id, unique in its hub.
@@ -132,14 +155,16 @@ func (c *Conn) Gone(code CloseCode, text string) {
 func (c *Conn) SetLast(r *Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.last = r
+	if r != nil || c.extra != nil {
+		c.more().last = r
+	}
 }
 
 // SetDetails replaces the opaque details that later events carry.
 func (c *Conn) SetDetails(details any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.details = details
+	c.more().details = details
 }
 
 // over makes the logical connection end: it leaves the hub, its groups and its
@@ -158,14 +183,19 @@ func (c *Conn) over(reason EndReason, code CloseCode, text string) bool {
 	}
 	announced := c.announced || c.quiet
 	if !announced {
-		c.late = &text
+		c.more().late = &text
 	}
 	c.ending.Store(true)
-	last := c.last
-	c.last = nil
+	last := c.extra.get().last
 	left := c.memberships
-	c.memberships, c.index = nil, nil
-	cancel := c.lane.cancel
+	c.memberships = nil
+	if c.extra != nil {
+		c.extra.last, c.extra.index = nil, nil
+	}
+	var cancel context.CancelFunc
+	if c.lane != nil {
+		cancel = c.lane.cancel
+	}
 	c.mu.Unlock() // enter holds it until c is in all its tables
 
 	if cancel != nil {
@@ -182,7 +212,7 @@ func (c *Conn) over(reason EndReason, code CloseCode, text string) bool {
 		h.leaveTable(&h.groups, m)
 	}
 	if c.user != "" {
-		h.leaveTable(&h.users, &c.byUser)
+		h.leaveTable(&h.users, c.byUser)
 	}
 	h.all.remove(&c.everyone)
 	h.neglect(Target{Kind: TargetAll})
@@ -207,8 +237,8 @@ func (c *Conn) part() {
 
 // find returns the place of g in c.memberships, or -1. c.mu is held.
 func (c *Conn) find(g GroupName) int {
-	if c.index != nil {
-		if i, ok := c.index[g]; ok {
+	if index := c.extra.get().index; index != nil {
+		if i, ok := index[g]; ok {
 			return i
 		}
 		return -1
@@ -238,7 +268,7 @@ func (c *Conn) join(g GroupName, options any) (bool, error) {
 		}
 		// A new membership: what was published before goes by the old one's options.
 		old := c.memberships[i]
-		m := &membership{conn: c, group: old.group, options: options}
+		m := &membership{conn: c, group: old.group, options: box(options)}
 		old.group.replace(old, m)
 		c.memberships[i] = m
 		return false, nil
@@ -247,17 +277,18 @@ func (c *Conn) join(g GroupName, options any) (bool, error) {
 		return false, Errorf(CodeTooLarge, "limits.groupsPerConnection",
 			"The connection is in %d groups already, the most that is allowed.", most)
 	}
-	m := &membership{conn: c, options: options}
+	m := &membership{conn: c, options: box(options)}
 	c.hub.groups.join(c, string(g), m)
 	c.hub.engine.counters.memberships.Add(1)
 	c.memberships = append(c.memberships, m)
-	if c.index != nil {
-		c.index[g] = len(c.memberships) - 1
+	if index := c.extra.get().index; index != nil {
+		index[g] = len(c.memberships) - 1
 	} else if len(c.memberships) > manyGroups {
-		c.index = make(map[GroupName]int, 2*manyGroups)
+		index = make(map[GroupName]int, 2*manyGroups)
 		for i, m := range c.memberships {
-			c.index[GroupName(m.group.name)] = i
+			index[GroupName(m.group.name)] = i
 		}
+		c.more().index = index
 	}
 	return true, nil
 }
@@ -282,9 +313,9 @@ func (c *Conn) drop(i int) {
 	c.memberships[i] = moved
 	c.memberships[last] = nil
 	c.memberships = c.memberships[:last]
-	if c.index != nil {
-		c.index[GroupName(moved.group.name)] = i
-		delete(c.index, GroupName(m.group.name))
+	if index := c.extra.get().index; index != nil {
+		index[GroupName(moved.group.name)] = i
+		delete(index, GroupName(m.group.name))
 	}
 	c.hub.leaveTable(&c.hub.groups, m)
 }
@@ -304,7 +335,7 @@ func (c *Conn) groupNames() []GroupName {
 func (c *Conn) Permitted(p Permission, g GroupName) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if allowed, ok := c.overrides[overrideKey{p, g}]; ok {
+	if allowed, ok := c.extra.get().overrides[overrideKey{p, g}]; ok {
 		return allowed
 	}
 	return c.grants.of(p).allows(g)
@@ -314,7 +345,7 @@ func (c *Conn) Permitted(p Permission, g GroupName) bool {
 func (c *Conn) permit(p Permission, g GroupName, allowed bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.overrides.set(p, g, allowed) {
+	if !c.more().overrides.set(p, g, allowed) {
 		return &Error{
 			Code: CodeConflict, Rule: "limits.permissions", Target: "Connection",
 			Message: "The connection has 1000 rules for this permission already, the most that is allowed.",
@@ -331,7 +362,7 @@ func (c *Conn) eventContext() EventContext {
 	c.nextEvent++
 	return EventContext{
 		Hub: c.hub.name, ConnID: c.id, UserID: c.user, Subprotocol: c.subprotocol,
-		ID: id, Time: c.hub.engine.clock.Now(), State: c.handlerState, Details: c.details,
+		ID: id, Time: c.hub.engine.clock.Now(), State: c.extra.get().handlerState, Details: c.extra.get().details,
 	}
 }
 
@@ -342,5 +373,5 @@ func (c *Conn) updateState(update func(HandlerState) HandlerState) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.handlerState = update(c.handlerState)
+	c.more().handlerState = update(c.extra.handlerState)
 }

@@ -304,6 +304,9 @@ func (h *Hub) raiseUserEvent(ctx context.Context, c *Conn, r *Request) error {
 	defer cancel()
 	if r.CancelOnEnd {
 		c.mu.Lock()
+		if c.lane == nil {
+			c.lane = &lane{}
+		}
 		c.lane.cancel = cancel
 		over := c.isOver
 		c.mu.Unlock()
@@ -312,7 +315,7 @@ func (h *Hub) raiseUserEvent(ctx context.Context, c *Conn, r *Request) error {
 		}
 		defer func() {
 			c.mu.Lock()
-			c.lane.cancel = nil
+			c.lane.cancel = nil // the lane is there while the event is under way
 			c.mu.Unlock()
 		}()
 	}

@@ -25,9 +25,25 @@ type group struct {
 type membership struct {
 	conn    *Conn
 	group   *group
-	options any   // opaque, of the connection's door
+	options *any  // opaque, of the connection's door; nil for none
 	pos     int32 // in group.members; guarded by group.mu
 	slot    int32 // in the shard's member slice; owned by the shard
+}
+
+// box keeps memberships without options small, which most are.
+func box(options any) *any {
+	if options == nil {
+		return nil
+	}
+	return &options
+}
+
+// opaque returns the options of m, nil for a nil m.
+func (m *membership) opaque() any {
+	if m == nil || m.options == nil {
+		return nil
+	}
+	return *m.options
 }
 
 // add puts m into g and tells the connection's shard, unless g is dead.

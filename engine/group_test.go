@@ -120,8 +120,8 @@ func fanout(tb testing.TB, n int) (*shard, *group) {
 	s := newShard(e, 0)
 	g := &group{kind: TargetGroup, perShard: make([]int32, 1)}
 	for range n {
-		c := &Conn{hub: e.Hub("chat"), shard: s, sink: nullSink{}, encoding: plain{}}
-		s.open(c, &Message{Kind: KindConnected})
+		c := &Conn{hub: e.Hub("chat"), shard: s, sink: nullSink{}}
+		s.open(c, &opening{encoding: plain{}, hello: &Message{Kind: KindConnected}})
 		m := &membership{conn: c, group: g}
 		g.add(m)
 	}

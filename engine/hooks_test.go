@@ -118,3 +118,29 @@ func TestDetails(t *testing.T) {
 		t.Errorf("got %s", strings.Join(all, ", "))
 	}
 }
+
+// What a client publishes upon its hello reaches itself in its initial groups.
+func TestHelloFollowsInitialGroups(t *testing.T) {
+	h := start(t, nil).Hub("chat")
+	for i := range 300 {
+		a, err := h.Admit(t.Context(), &engine.AdmitRequest{Identity: engine.Identity{
+			Groups: []engine.GroupName{"a", "b", "g"}, Roles: anything,
+		}})
+		must(t, err)
+		w := &enginetest.Wire{}
+		var c *engine.Conn
+		opened := make(chan struct{})
+		go func() { // a client as eager as can be
+			if err := w.Await(t.Context(), func(got []byte, _ bool) bool { return len(got) > 0 }); err != nil {
+				t.Error(err)
+			}
+			c.Do(&engine.Request{Op: engine.OpSend, Group: "g", Payload: text(fmt.Sprint(i))}, func(error) {})
+			close(opened)
+		}()
+		_, err = a.Open(w, &engine.OpenOptions{Encoding: enginetest.Lines{}, Bind: func(conn *engine.Conn) { c = conn; w.Bind(conn) }})
+		must(t, err)
+		<-opened
+		(&client{Conn: c, Wire: w, t: t}).expect(fmt.Sprintf("text @g %d", i))
+		c.Gone(engine.CloseNormal, "")
+	}
+}

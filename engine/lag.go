@@ -160,7 +160,7 @@ func (s *shard) writable(c *Conn) {
 		if debt != nil {
 			for _, o := range debt.queue {
 				if c.counts(o) {
-					c.window++
+					c.window.room++
 				}
 			}
 			l.tail = debt.tail
@@ -179,10 +179,10 @@ func (s *shard) catchUp(c *Conn) *Batch {
 	b, l, now := s.newBatch(), c.lag, s.engine.clock.Now()
 	for l.head < len(l.queue) && len(b.bytes) < maxCatchUp && b.Len() < maxCatchUp/messageOverhead {
 		if o := l.queue[l.head]; c.counts(o) && !o.message.expired(now) {
-			if c.window <= 0 {
+			if c.window.room <= 0 {
 				break
 			}
-			c.window--
+			c.window.room--
 		}
 		o := l.pop()
 		m := o.message
@@ -199,19 +199,18 @@ func (s *shard) catchUp(c *Conn) *Batch {
 	return b
 }
 
+// window bounds the deliveries that the far end has not acknowledged.
+type window struct {
+	room    int
+	counted func(*Message, any) bool // nil: all of KindData
+}
+
 // counts reports whether o takes a place in c's window.
 func (c *Conn) counts(o owed) bool {
-	if !c.windowed || o.message.Kind != KindData {
+	if c.window == nil || o.message.Kind != KindData {
 		return false
 	}
-	if c.counted == nil {
-		return true
-	}
-	var options any
-	if o.member != nil {
-		options = o.member.options
-	}
-	return c.counted(o.message, options)
+	return c.window.counted == nil || c.window.counted(o.message, o.member.opaque())
 }
 
 // laggards are the connections that owe messages, over all shards.

@@ -44,9 +44,9 @@ const (
 	OpEvent
 )
 
-// lane runs one connection's requests, in order. It costs nothing while idle.
+// lane is what waits while a connection's requests are carried out, in order. An
+// idle connection has none.
 type lane struct {
-	busy   bool
 	paused bool // Do has reported false and resume is owed
 	queue  []laneItem
 	bytes  int                // of the requests in queue
@@ -84,7 +84,10 @@ func (c *Conn) Do(r *Request, done func(error)) bool {
 		done(errConnOver)
 		return true
 	}
-	if c.lane.busy {
+	if c.busy {
+		if c.lane == nil {
+			c.lane = &lane{}
+		}
 		most := c.hub.engine.limits.PendingEvents
 		if len(c.lane.queue) >= 2*most {
 			c.mu.Unlock()
@@ -98,7 +101,7 @@ func (c *Conn) Do(r *Request, done func(error)) bool {
 		c.mu.Unlock()
 		return !full
 	}
-	c.lane.busy = true
+	c.busy = true
 	c.mu.Unlock()
 	c.run(laneItem{r, done})
 	return true
@@ -140,6 +143,13 @@ func (c *Conn) run(it laneItem) {
 	}
 }
 
+// paused reports whether the door has been asked to stop reading.
+func (c *Conn) paused() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lane != nil && c.lane.paused
+}
+
 func (c *Conn) complete(it laneItem, err error) {
 	if err == nil && it.request.HasAck {
 		c.mu.Lock()
@@ -152,9 +162,9 @@ func (c *Conn) complete(it laneItem, err error) {
 // next takes the lane's next request, or leaves the lane idle.
 func (c *Conn) next() (laneItem, bool) {
 	c.mu.Lock()
-	l := &c.lane
-	if len(l.queue) == 0 {
-		l.busy, l.queue = false, nil
+	l := c.lane
+	if l == nil || len(l.queue) == 0 {
+		c.busy, c.lane = false, nil
 		c.mu.Unlock()
 		return laneItem{}, false
 	}

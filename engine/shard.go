@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -89,7 +88,15 @@ type entry struct {
 	old     *membership
 	message *Message
 	conns   []*Conn
+	opening *opening
 	closing *closing
+}
+
+// opening is how a connection begins.
+type opening struct {
+	encoding Encoding
+	hello    *Message
+	hold     bool // until opWritable
 }
 
 // closing is what a connection is told at its end.
@@ -271,7 +278,7 @@ func (s *shard) apply(entries []entry) int {
 			s.solo(en.conn, en.message)
 		}
 	case opOpen:
-		s.open(en.conn, en.message)
+		s.open(en.conn, en.opening)
 	case opJoin:
 		s.join(en.member)
 	case opReplace:
@@ -287,8 +294,10 @@ func (s *shard) apply(entries []entry) int {
 	case opWritable:
 		s.writable(en.conn)
 	case opAcknowledge:
-		en.conn.window = int32(min(int(en.conn.window)+en.n, math.MaxInt32))
-		s.writable(en.conn)
+		if w := en.conn.window; w != nil {
+			w.room += en.n
+			s.writable(en.conn)
+		}
 	case opTick:
 		s.tick()
 	}
@@ -445,7 +454,7 @@ func (s *shard) solo(c *Conn, m *Message) {
 
 // plan adds a span to what c gets in this turn.
 func (s *shard) plan(c *Conn, b *Batch, span Span, m *membership) {
-	if !c.codec.own && !c.windowed {
+	if !c.codec.own && c.window == nil {
 		m = nil // nobody asks for its options
 	}
 	if c.plan == 0 {
@@ -554,7 +563,7 @@ func (s *shard) deliver(c *Conn, runs []run) int {
 	case count == 0:
 	case c.lag != nil:
 		s.delay(c, runs)
-	case c.windowed:
+	case c.window != nil:
 		s.beginLag(c, &lagged{}) // which ends at once if the window has room
 		s.delay(c, runs)
 		s.writable(c)
@@ -598,10 +607,7 @@ func (s *shard) mixed(runs []run) bool {
 // appendOwn adds a message to a batch for c alone: with c's own prefix, or as it is.
 func (s *shard) appendOwn(b *Batch, c *Conn, m *Message, member *membership, bytes []byte) {
 	if x := c.codec; x.own {
-		var own Own
-		if member != nil {
-			own.Membership = member.options
-		}
+		own := Own{Membership: member.opaque()}
 		if c.numbered && m.Kind == KindData {
 			c.seq++
 			own.Seq = c.seq
@@ -690,15 +696,21 @@ func (s *shard) settle(c *Conn) {
 }
 
 // open begins a connection; hello is its first message.
-func (s *shard) open(c *Conn, hello *Message) {
-	c.codec = s.codec(c.encoding)
+func (s *shard) open(c *Conn, o *opening) {
+	c.codec = s.codec(o.encoding)
 	c.codec.users++
 	c.state = connOpen
 	if c.older = s.live; c.older != nil {
 		c.older.newer = c
 	}
 	s.live = c
-	s.solo(c, hello)
+	if o.hold {
+		// What the groups it joins meanwhile bring waits behind the hello.
+		c.lag = &lagged{}
+		c.lag.push(owed{message: o.hello})
+	} else {
+		s.solo(c, o.hello)
+	}
 	if c.pings > 0 {
 		s.wheel.add(c, timerKeepAlive, s.engine.clock.Now().Add(c.pings))
 	}

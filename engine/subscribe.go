@@ -36,15 +36,13 @@ func (h *Hub) Subscribe(ctx context.Context, o *SubscribeOptions) (*Subscription
 		id: newConnID(), user: o.UserID, hub: h, shard: e.shardFor(), sink: (*subscriptionSink)(s),
 		grants: allGrants, quiet: true, nextEvent: 1,
 	}
-	if err := h.enter(ctx, s.conn, nil); err != nil {
+	if err := h.enter(ctx, s.conn, &entrance{groups: o.Groups}); err != nil {
 		e.unreserve()
 		return nil, err
 	}
-	for _, g := range o.Groups {
-		if err := h.joinNow(ctx, s.conn, g, nil); err != nil {
-			s.Close()
-			return nil, err
-		}
+	if err := h.joinInitial(ctx, s.conn, o.Groups); err != nil {
+		s.Close()
+		return nil, err
 	}
 	return s, nil
 }

@@ -6,7 +6,7 @@ import "time"
 // and idle ones cost an entry, not a timer. Owned by the shard.
 type wheel struct {
 	slots [wheelSlots][]timer
-	now   int64 // the tick that was handled last
+	now   uint32 // the tick that was handled last
 	start time.Time
 	count int
 	armed bool
@@ -29,13 +29,14 @@ const (
 
 type timer struct {
 	conn *Conn
-	at   int64 // tick
+	at   uint32 // tick
 	kind timerKind
 }
 
 func (w *wheel) init(now time.Time) { w.start = now }
 
-func (w *wheel) tickOf(t time.Time) int64 { return int64(t.Sub(w.start) / wheelTick) }
+// tickOf has room for six years.
+func (w *wheel) tickOf(t time.Time) uint32 { return uint32(t.Sub(w.start) / wheelTick) }
 
 // add lets kind come due for c at or after t, never early.
 func (w *wheel) add(c *Conn, kind timerKind, t time.Time) {
@@ -64,7 +65,7 @@ func (w *wheel) remove(c *Conn) {
 			}
 		}
 	}
-	c.timers = [timerKinds]int64{}
+	c.timers = [timerKinds]uint32{}
 }
 
 // advance returns the timers that are due at t. The slice is valid until the
@@ -73,7 +74,7 @@ func (w *wheel) advance(t time.Time) []timer {
 	to := w.tickOf(t)
 	w.due = w.due[:0]
 	from := w.now + 1
-	if to-from >= wheelSlots { // the clock jumped: every slot once is enough
+	if to >= from+wheelSlots { // the clock jumped: every slot once is enough
 		from = to - wheelSlots + 1
 	}
 	for tick := from; tick <= to; tick++ {
@@ -123,7 +124,7 @@ func (s *shard) tick() {
 
 // keepAlive pings c, or ends it if two intervals passed without a sign of life.
 func (s *shard) keepAlive(c *Conn, now time.Time) {
-	if c.heard.Swap(false) {
+	if c.heard.Swap(false) || c.paused() { // a paused client is not listened to
 		c.missed = 0
 	} else if c.missed++; c.missed >= 2 {
 		c.over(EndPingTimeout, CloseAbnormal, "The client did not answer pings.")
