@@ -53,8 +53,7 @@ type Session struct {
 	log      *slog.Logger
 	raw      bool
 
-	conn  atomic.Pointer[engine.Conn] // nil until Open has returned
-	early atomic.Bool                 // Writable was called before that
+	conn  *engine.Conn
 	state atomic.Uint32
 }
 
@@ -75,25 +74,19 @@ func (s *Session) Open(a *engine.Admission, w Wire, o *SessionOptions) error {
 	if s.log = o.Logger; s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	c, err := a.Open(w, &engine.OpenOptions{
+	_, err := a.Open(w, &engine.OpenOptions{
 		Encoding:    o.Encoding,
 		Subprotocol: o.Subprotocol,
 		WirePings:   o.WirePings,
+		Bind:        func(c *engine.Conn) { s.conn = c },
 		Resume:      s.resume,
 		Ended:       s.over,
 	})
-	if err != nil {
-		return err
-	}
-	s.conn.Store(c)
-	if s.early.Load() {
-		c.Writable()
-	}
-	return nil
+	return err
 }
 
 // Conn returns the engine's record of the connection; nil before Open.
-func (s *Session) Conn() *engine.Conn { return s.conn.Load() }
+func (s *Session) Conn() *engine.Conn { return s.conn }
 
 // Over reports whether the logical connection has ended. The wire may outlive it
 // for a closing handshake; messages that come in are discarded.
@@ -122,7 +115,7 @@ func (s *Session) Message(f subprotocol.Frame, p []byte) (more bool) {
 	case subprotocol.InRequest:
 		return s.do(in.Request)
 	case subprotocol.InPing:
-		s.conn.Load().Post(pong)
+		s.conn.Post(pong)
 	case subprotocol.InSequenceAck:
 		// No connection of this build numbers its deliveries; those that do not
 		// ignore it.
@@ -135,7 +128,7 @@ var pong = &engine.Message{Kind: engine.KindPong}
 
 // do hands r to the engine and reports whether its lane has room for more.
 func (s *Session) do(r *engine.Request) (more bool) {
-	c := s.conn.Load()
+	c := s.conn
 	r.CancelOnEnd = s.raw
 	if c.Do(r, s.completion(c, r)) {
 		return true
@@ -190,7 +183,7 @@ func (s *Session) rawDone(err error) {
 	if err == nil || engine.CodeOf(err) == engine.CodeClosed {
 		return
 	}
-	c := s.conn.Load()
+	c := s.conn
 	if engine.CodeOf(err) == engine.CodeForbidden {
 		s.log.Info("closed a raw client for want of a permission", "connection", c.ID(), "hub", c.Hub().Name(), "error", err)
 		c.End(engine.EndProtocol, engine.ClosePolicy, "", "No permission to send to the group.")
@@ -218,7 +211,7 @@ func (s *Session) Refuse(code engine.CloseCode, reason, detail string) {
 	if s.Over() {
 		return
 	}
-	c := s.conn.Load()
+	c := s.conn
 	s.log.Info("closed a client that broke its protocol", "connection", c.ID(), "hub", c.Hub().Name(),
 		"code", int(code), "reason", reason, "detail", detail)
 	c.End(engine.EndProtocol, code, "", reason)
@@ -239,31 +232,22 @@ func (s *Session) WirePing(payload []byte) {
 	if s.Over() {
 		return
 	}
-	s.conn.Load().Post(&engine.Message{
+	s.conn.Post(&engine.Message{
 		Kind:    engine.KindWirePong,
 		Payload: engine.Payload{Type: engine.Binary, Data: append([]byte(nil), payload...)},
 	})
 }
 
 // Heard notes a sign of life. A door calls it for whatever it reads.
-func (s *Session) Heard() { s.conn.Load().Heard() }
+func (s *Session) Heard() { s.conn.Heard() }
 
 // Gone tells that the client said goodbye with code and text, or, with
 // [engine.CloseAbnormal], that the wire is lost.
-func (s *Session) Gone(code engine.CloseCode, text string) { s.conn.Load().Gone(code, text) }
+func (s *Session) Gone(code engine.CloseCode, text string) { s.conn.Gone(code, text) }
 
 // Stuck cuts the connection: the client has taken nothing for too long.
-func (s *Session) Stuck(detail string) { s.conn.Load().Abort(engine.EndSlow, detail) }
+func (s *Session) Stuck(detail string) { s.conn.Abort(engine.EndSlow, detail) }
 
 // Writable passes on that the wire has room again. It may be called before Open
 // has returned, since the engine writes the first message by then.
-func (s *Session) Writable() {
-	c := s.conn.Load()
-	if c == nil {
-		s.early.Store(true)
-		if c = s.conn.Load(); c == nil {
-			return // Open will see early
-		}
-	}
-	c.Writable()
-}
+func (s *Session) Writable() { s.conn.Writable() }
