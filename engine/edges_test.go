@@ -599,10 +599,10 @@ func TestMemoryIsGivenBack(t *testing.T) {
 	must(t, h.SendToGroup(t.Context(), "g", text("x"), nil))
 	eventually(t, func() bool { return e.Stats().MessagesOut >= 2*n })
 	t.Logf("a connection takes %d bytes", (heap()-before)/n)
-	for _, c := range conns {
+	for i, c := range conns {
 		c.Gone(engine.CloseAbnormal, "")
+		conns[i] = nil
 	}
-	conns = nil
 	eventually(t, func() bool { return e.Stats().Connections == 0 })
 	var left int64
 	eventually(t, func() bool { left = heap() - before; return left < 512<<10 })

@@ -40,7 +40,7 @@ type Key struct{ text string }
 // which end it in a connection string, control characters, or blanks around it.
 // Any length is accepted, since SDKs do; see [Key.Weak].
 func ParseKey(text string) (Key, error) {
-	wrong := ""
+	var wrong string
 	switch {
 	case text == "":
 		wrong = "is empty"

@@ -113,7 +113,8 @@ func (p *parser) next() error {
 		p.tok = token{tokEnd, "", start}
 		return nil
 	}
-	kind, n := tokPunct, 0
+	var n int
+	kind := tokPunct
 	switch r, size := utf8.DecodeRuneInString(rest); {
 	case r == '\'':
 		if n = stringEnd(rest); n < 0 {

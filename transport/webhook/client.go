@@ -336,7 +336,7 @@ func (c *Client) post(ctx context.Context, e *event, read func(*answer) error) e
 	}
 	if err == nil {
 		if err = read(a); err != nil {
-			if re, ok := err.(*engine.Error); ok {
+			if re := new(engine.Error); errors.As(err, &re) {
 				re.Detail = c.detail(cl, re.Detail)
 			}
 		}

@@ -90,8 +90,8 @@ func deflate(dst []byte, at int) []byte {
 	defer compressors.Put(c)
 	c.out.Reset()
 	c.w.Reset(&c.out)
-	c.w.Write(dst[at:]) // writes to memory do not fail
-	c.w.Flush()
+	_, _ = c.w.Write(dst[at:]) // writes to memory do not fail
+	_ = c.w.Flush()
 	return append(dst[:at], bytes.TrimSuffix(c.out.Bytes(), tail)...)
 }
 

@@ -205,8 +205,9 @@ func (k *knock) refuseRecovery(offered []string) error {
 	k.note(http.StatusSwitchingProtocols, engine.Errorf(engine.CodeNotFound, "recovery.connection", reasonNotRecovered))
 	c.SetDeadline(time.Now().Add(h.limits.CloseTimeout))
 	body := appendClose(nil, engine.ClosePolicy, reasonNotRecovered)
-	c.Write(append(appendHeader(nil, ws.OpClose, false, len(body)), body...))
-	awaitClose(c, rest)
+	if _, err := c.Write(append(appendHeader(nil, ws.OpClose, false, len(body)), body...)); err == nil {
+		awaitClose(c, rest)
+	}
 	c.Close()
 	return nil
 }
@@ -456,7 +457,7 @@ func (k *knock) upgrade(a *engine.Admission, chosen string, raw rawMode) error {
 	c, rest, err := k.accept(chosen, deflated)
 	if err != nil {
 		a.Abandon("The client was gone before the handshake was done.")
-		return nil
+		return nil //nolint:nilerr // accept has told the log, and there is nobody left to answer
 	}
 	variant := 0
 	if deflated {
