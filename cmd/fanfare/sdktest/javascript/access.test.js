@@ -70,6 +70,13 @@ test('a revoked permission beats the role, and the membership stays', async (t) 
   await only(hub, { ann: [ann, [text('still here', 'group room')]] });
 });
 
+test('a permission is for a group that is named', async (t) => {
+  const ann = await client(t, 'permissions');
+  for (const call of ['grantPermission', 'revokePermission', 'hasPermission']) {
+    await assert.rejects(service('permissions')[call](ann.connectionId, 'sendToGroup'), { statusCode: 400 }, call);
+  }
+});
+
 test('permissions of a connection that does not exist', async () => {
   const s = service('permissions');
   const target = { targetName: 'room' };

@@ -1,6 +1,7 @@
 'use strict';
 // What app servers send and who receives it.
 
+const assert = require('node:assert/strict');
 const { test } = require('node:test');
 const { odata } = require('@azure/web-pubsub');
 const { asText, binary, bytes, client, json, only, service, text } = require('./fanfare');
@@ -89,6 +90,24 @@ test('a connection send reaches one connection', async (t) => {
   await s.sendToConnection(ann.connectionId, bytes(9));
   await s.sendToConnection('no-such-connection', 'lost', asText);
   await only(hub, { ann: [ann, [text('hi'), json({ a: [1] }), binary([9])]], other: [other, []] });
+});
+
+test('what is wrong with a send is said, and nobody receives it', async (t) => {
+  const hub = 'wrongsends';
+  const ann = await client(t, hub, { groups: ['room'] });
+  const s = service(hub);
+  const refused = (call, message) => assert.rejects(call, (e) => {
+    assert.equal(e.statusCode, 400);
+    assert.equal(e.code, 'Error.BadRequest');
+    assert.match(e.message, message);
+    return true;
+  });
+  await refused(s.sendToAll('x', { ...asText, messageTtlSeconds: 301 }), /300/);
+  await refused(s.sendToAll('x', { ...asText, filter: 'ab eq 1' }), /Token 'ab' is not supported\./);
+  await refused(s.group('room').sendToAll('x'.repeat(1024 * 1024 + 1), asText), /./);
+  await refused(s.group(' ').sendToAll('x', asText), /./);
+  await refused(service('1hub').sendToAll('x', asText), /./);
+  await only(hub, { ann: [ann, []] });
 });
 
 test('hubs keep apart, and their names have no case', async (t) => {
