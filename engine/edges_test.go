@@ -182,8 +182,9 @@ func TestRemoteSendsAreBounded(t *testing.T) {
 			}
 		})
 		synctest.Wait() // the shard is held in its first message
-		if n := sent.Load(); n > 18 {
-			t.Errorf("%d MiB queued on a stalled shard of the other node; the bound is 16 MiB", n)
+		// One queue is in the shard's hands, and one more has filled up.
+		if n := sent.Load(); n > 36 {
+			t.Errorf("%d MiB are held for a stalled shard of the other node; its queue's bound is 16 MiB", n)
 		}
 		close(g.open)
 		wg.Wait()
