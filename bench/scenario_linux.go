@@ -467,7 +467,8 @@ func (b *bench) idleOnce(members int) error {
 
 // memory measures what connections that connect makes add to the node c.
 func (b *bench) memory(c *child, name string, members int, g goal, connect func() (func(), error)) error {
-	if _, err := c.settled(func(m mark) bool { return m.Stats.Connections == 0 }); err != nil {
+	m0, err := c.settled(func(m mark) bool { return m.Stats.Connections == 0 })
+	if err != nil {
 		return err
 	}
 	empty, err := c.rss()
@@ -500,6 +501,7 @@ func (b *bench) memory(c *child, name string, members int, g goal, connect func(
 		name: fmt.Sprintf("%s/members=%d", name, members), n: int64(members), nsPerOp: float64(took.Nanoseconds()) / float64(members),
 		metrics: []metric{
 			{"RSS-B/conn", each},
+			{"heap-B/conn", (float64(m.Heap) - float64(m0.Heap)) / float64(members)},
 			{"RSS-before-GC-B/conn", float64(fresh-empty) / float64(members)},
 			{"empty-RSS-MB", float64(empty) / 1e6},
 			{"goroutines/conn", float64(m.Goroutines) / float64(members)},
