@@ -34,4 +34,8 @@
 // client shows a token, which a stranger's page does not have. An embedder whose
 // [transport.Authenticator] goes by cookies must check Origin there: Credentials
 // hold the request's headers.
+//
+// A raw client is told nothing but that the handshake succeeded, which can be a
+// moment before it is in its first groups. Clients with a subprotocol get their
+// first message once they are.
 package websocket
