@@ -195,7 +195,15 @@ func TestNoByteReachesAStranger(t *testing.T) {
 }
 
 func strangers(t *testing.T, n network, workers, rounds int) {
-	e := echoEngine(t, engine.Options{Limits: engine.Limits{CloseTimeout: 100 * time.Millisecond}})
+	// A client that gets no processor time for a while must not be ended as slow.
+	e := echoEngine(t, engine.Options{
+		Limits: engine.Limits{CloseTimeout: 100 * time.Millisecond, OutboundMessages: 1 << 20, OutboundBytes: 1 << 28, TotalOutboundBytes: 1 << 30},
+		Observer: engine.Observer{ConnEnded: func(_ engine.HubName, code engine.CloseCode, reason engine.EndReason) {
+			if reason != engine.EndClient && reason != engine.EndLost {
+				t.Errorf("a connection was ended with %d, %s", code, reason)
+			}
+		}},
+	})
 	guests := &transporttest.Guests{}
 	s := serve(t, e, guests, n, websocket.Options{})
 	h := e.Hub("h")
