@@ -320,15 +320,20 @@ func (h *Hub) tryAppear(c *Conn, in *entrance) (old *Conn, _ error) {
 	c.parts.Store(2)
 	e.counters.connections.Add(1)
 	e.counters.opened.Add(1)
-	c.shard.post(entry{op: opOpen, conn: c, opening: &opening{
+	// The hello goes out when all can be sent to c that is addressed to it, to its
+	// user or to the hub: whoever has seen it may do so.
+	begin := []entry{{op: opOpen, conn: c, opening: &opening{
 		encoding: in.encoding, hold: len(in.groups) > 0,
 		hello: &Message{Kind: KindConnected, ConnID: c.id, User: c.user},
-	}})
+	}}}
 	c.everyone = membership{conn: c, group: h.all}
-	h.all.add(&c.everyone)
+	h.all.add(&c.everyone, true)
+	begin = append(begin, entry{op: opJoin, member: &c.everyone})
 	if c.user != "" {
 		c.byUser = &membership{conn: c}
-		h.users.join(c, string(c.user), c.byUser)
+		h.users.join(c, string(c.user), c.byUser, true)
+		begin = append(begin, entry{op: opJoin, member: c.byUser})
 	}
+	c.shard.post(begin...)
 	return nil, nil
 }

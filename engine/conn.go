@@ -278,7 +278,7 @@ func (c *Conn) join(g GroupName, options any) (bool, error) {
 			"The connection is in %d groups already, the most that is allowed.", most)
 	}
 	m := &membership{conn: c, options: box(options)}
-	c.hub.groups.join(c, string(g), m)
+	c.hub.groups.join(c, string(g), m, false)
 	c.hub.engine.counters.memberships.Add(1)
 	c.memberships = append(c.memberships, m)
 	if index := c.extra.get().index; index != nil {

@@ -46,8 +46,9 @@ func (m *membership) opaque() any {
 	return *m.options
 }
 
-// add puts m into g and tells the connection's shard, unless g is dead.
-func (g *group) add(m *membership) bool {
+// add puts m into g, unless g is dead. It tells the connection's shard, if told
+// is false: otherwise the caller does.
+func (g *group) add(m *membership, told bool) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.dead {
@@ -57,7 +58,9 @@ func (g *group) add(m *membership) bool {
 	m.pos = int32(len(g.members))
 	g.members = append(g.members, m)
 	g.perShard[s.index]++
-	s.post(entry{op: opJoin, member: m})
+	if !told {
+		s.post(entry{op: opJoin, member: m})
+	}
 	return true
 }
 
@@ -132,8 +135,9 @@ func (t *groupTable) find(name string) *group {
 	return st.m[name]
 }
 
-// join puts c into the named group, making the group if it is not there.
-func (t *groupTable) join(c *Conn, name string, m *membership) {
+// join puts c into the named group, making the group if it is not there. told is
+// as in group.add.
+func (t *groupTable) join(c *Conn, name string, m *membership, told bool) {
 	for {
 		st := &t.stripes[stripeOf(name)]
 		st.mu.Lock()
@@ -148,7 +152,7 @@ func (t *groupTable) join(c *Conn, name string, m *membership) {
 		}
 		st.mu.Unlock()
 		m.group = g
-		if g.add(m) {
+		if g.add(m, told) {
 			return
 		}
 		t.forget(g, c.hub.engine) // it died between the two locks; make another

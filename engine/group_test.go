@@ -123,7 +123,7 @@ func fanout(tb testing.TB, n int) (*shard, *group) {
 		c := &Conn{hub: e.Hub("chat"), shard: s, sink: nullSink{}}
 		s.open(c, &opening{encoding: plain{}, hello: &Message{Kind: KindConnected}})
 		m := &membership{conn: c, group: g}
-		g.add(m)
+		g.add(m, false)
 	}
 	turn(s)
 	return s, g

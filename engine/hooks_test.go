@@ -144,3 +144,35 @@ func TestHelloFollowsInitialGroups(t *testing.T) {
 		c.Gone(engine.CloseNormal, "")
 	}
 }
+
+// Whoever has seen a client's hello can send to it, to its user and to its hub.
+func TestHelloFollowsVisibility(t *testing.T) {
+	h := start(t, nil).Hub("chat")
+	for range 1000 {
+		a, err := h.Admit(t.Context(), &engine.AdmitRequest{Identity: engine.Identity{UserID: "ann"}})
+		must(t, err)
+		w := &enginetest.Wire{}
+		var c *engine.Conn
+		seen := make(chan struct{})
+		go func() { // a server that sends as soon as can be
+			defer close(seen)
+			if err := w.Await(t.Context(), func(got []byte, _ bool) bool { return len(got) > 0 }); err != nil {
+				t.Error(err)
+			}
+			for _, err := range []error{
+				h.SendToUser(t.Context(), "ann", text("user"), nil),
+				h.SendToAll(t.Context(), text("all"), nil),
+				h.SendToConn(t.Context(), c.ID(), text("conn"), nil),
+			} {
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		}()
+		_, err = a.Open(w, &engine.OpenOptions{Encoding: enginetest.Lines{}, Bind: func(conn *engine.Conn) { c = conn; w.Bind(conn) }})
+		must(t, err)
+		<-seen
+		(&client{Conn: c, Wire: w, t: t}).expect("text user", "text all", "text conn")
+		c.Gone(engine.CloseNormal, "")
+	}
+}

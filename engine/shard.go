@@ -119,23 +119,27 @@ func newShard(e *Engine, index int) *shard {
 	return s
 }
 
-// post appends an entry. It never blocks. After opStop it does nothing.
-func (s *shard) post(en entry) {
-	n := 0
-	if en.message != nil {
-		n = en.message.size()
+// post appends entries, side by side. It never blocks. After opStop it does
+// nothing.
+func (s *shard) post(entries ...entry) {
+	n, sends := 0, 0
+	for i := range entries {
+		if m := entries[i].message; m != nil {
+			n += m.size()
+		}
+		if op := entries[i].op; op == opPublish || op == opSelected {
+			sends++
+		}
 	}
 	s.mu.Lock()
 	if s.stopped {
 		s.mu.Unlock()
 		return
 	}
-	s.stopped = en.op == opStop
-	s.queue = append(s.queue, en)
+	s.stopped = entries[len(entries)-1].op == opStop
+	s.queue = append(s.queue, entries...)
 	s.bytes += n
-	if en.op == opPublish || en.op == opSelected {
-		s.sends++
-	}
+	s.sends += sends
 	if s.sends > s.maxSends || len(s.queue) > maxQueued || s.bytes > maxQueuedBytes {
 		s.full.Store(true)
 	}
