@@ -34,6 +34,7 @@ type Engine struct {
 
 	mu       sync.RWMutex // guards the rest
 	hubs     map[HubName]*Hub
+	reloads  int           // calls of Reload
 	draining bool          // admits and opens nobody any more
 	idle     chan struct{} // closed when the last connection ends; nil while nobody waits
 
@@ -95,16 +96,24 @@ func (e *Engine) Limits() Limits { return e.limits }
 
 // Hub returns the named hub, which is made on first use. name comes from [ParseHubName].
 func (e *Engine) Hub(name HubName) *Hub {
-	if h := e.lookup(name); h != nil {
+	e.mu.RLock()
+	h, before := e.hubs[name], e.reloads
+	e.mu.RUnlock()
+	if h != nil {
 		return h
 	}
-	h := newHub(e, name)
+	h = newHub(e, name)
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	reloads := e.reloads
 	if have := e.hubs[name]; have != nil {
+		e.mu.Unlock()
 		return have
 	}
 	e.hubs[name] = h
+	e.mu.Unlock()
+	if reloads != before { // which did not see this hub, and it may not have seen the new settings
+		h.configure()
+	}
 	return h
 }
 
@@ -127,6 +136,9 @@ func (e *Engine) allHubs() []*Hub {
 // Reload asks Options.Hubs again for the settings of every hub. Connections
 // stay; the next event goes by the new rules.
 func (e *Engine) Reload() {
+	e.mu.Lock()
+	e.reloads++
+	e.mu.Unlock()
 	for _, h := range e.allHubs() {
 		h.configure()
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,9 +16,10 @@ import (
 //
 // What one goroutine sends arrives at each receiver in the order of the calls.
 type Hub struct {
-	engine   *Engine
-	name     HubName
-	settings atomic.Pointer[settings]
+	engine      *Engine
+	name        HubName
+	configuring sync.Mutex // held from asking for settings until they are in force
+	settings    atomic.Pointer[settings]
 
 	conns  connTable
 	all    *group
@@ -37,6 +39,8 @@ func newHub(e *Engine, name HubName) *Hub {
 }
 
 func (h *Hub) configure() {
+	h.configuring.Lock()
+	defer h.configuring.Unlock()
 	var o *HubOptions
 	if f := h.engine.hubOptions; f != nil {
 		o = f(h.name)

@@ -152,10 +152,14 @@ func (s *shard) writable(c *Conn) {
 			s.reckon(c)
 			return
 		}
-		debt := s.try(c, b, []Span{{0, b.Len()}})
+		n := b.Len()
+		debt := s.try(c, b, []Span{{0, n}})
 		b.Release()
 		if c.state == connDead {
 			return
+		}
+		if c.window == nil && n > 0 && (debt == nil || len(debt.queue) < n) {
+			c.heard.Store(true) // as above; a sink that takes whole messages has no tail
 		}
 		if debt != nil {
 			for _, o := range debt.queue {

@@ -245,6 +245,10 @@ func (s *Session) Heard() { s.conn.Heard() }
 // [engine.CloseAbnormal], that the wire is lost.
 func (s *Session) Gone(code engine.CloseCode, text string) { s.conn.Gone(code, text) }
 
+// Yield lets other connections have their turn: the door stops reading, as if the
+// session wanted no more, and goes on at once in the wire's next turn.
+func (s *Session) Yield() { s.wire.Resume() }
+
 // Stuck cuts the connection: the client has taken nothing for too long.
 func (s *Session) Stuck(detail string) { s.conn.Abort(engine.EndSlow, detail) }
 

@@ -35,6 +35,7 @@ func main() {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	os.Exit(run(context.Background(), &world{
 		Self: self(os.Args[0]), Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Signals: signals,
+		Release: func() { signal.Stop(signals) },
 	}, os.Args[1:]...))
 }
 
@@ -54,6 +55,9 @@ type world struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Signals        <-chan os.Signal
+	// Release gives signals their usual effect back, for commands that have
+	// nothing to put in order; nil where there is none to give.
+	Release func()
 	// Node gets the node that serve made, once it listens; nil for nobody.
 	Node func(*node)
 }

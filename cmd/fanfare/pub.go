@@ -53,6 +53,9 @@ It succeeds once the node has taken the message, whether or not anyone receives 
 			if !ok {
 				return usagef(cmd, "--type: found %q; expected text, json or binary", kind)
 			}
+			if w.Release != nil {
+				w.Release() // nothing here heeds signals, and standard input may never end
+			}
 			body := []byte(args[0])
 			if args[0] == "-" {
 				if body, err = io.ReadAll(io.LimitReader(w.Stdin, maxInput+1)); err != nil {

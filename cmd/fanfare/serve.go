@@ -79,6 +79,16 @@ func serve(ctx context.Context, w *world, c *config.Config, warnings config.Prob
 	}
 	defer listener.Close()
 	addr := listener.Addr()
+	if err := exposed(c, addr); err != nil {
+		return &usageError{err: err}
+	}
+	reload := func() (*config.Config, config.Problems, error) {
+		c, warnings, err := load()
+		if err == nil {
+			err = exposed(c, addr)
+		}
+		return c, warnings, err
+	}
 	origin := func(c *config.Config) string {
 		_, host, _ := strings.Cut(endpoint(c, addr), "://")
 		return host
@@ -154,13 +164,23 @@ func serve(ctx context.Context, w *world, c *config.Config, warnings config.Prob
 			return n.drain(context.WithoutCancel(ctx), w, doors, room)
 		case s := <-w.Signals:
 			if s == syscall.SIGHUP {
-				n.hangup(load, cert)
+				n.hangup(reload, cert)
 				continue
 			}
 			log.Info("draining; a second signal cuts", "signal", s.String())
 			return n.drain(ctx, w, doors, room)
 		}
 	}
+}
+
+// exposed refuses the development key where strangers can use it. The settings
+// that are read again may name another address than the one listened on, and a
+// name may lead to any.
+func exposed(c *config.Config, addr net.Addr) error {
+	if tcp, ok := addr.(*net.TCPAddr); !c.Development() || ok && tcp.IP.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("the node listens on %s, which is not a loopback address, and the development key would open it; expected accessKeys.primary to be a key of your own", addr)
 }
 
 func warn(log *slog.Logger, warnings config.Problems) {
@@ -212,6 +232,9 @@ func (n *node) hangup(load func() (*config.Config, config.Problems, error), cert
 	n.log.Info("the settings were read again")
 }
 
+// linger is how long answers have, during a drain, to leave.
+const linger = time.Second
+
 // drain ends a node in order: nobody new comes in, clients are told, what is
 // queued is flushed, events under way reach their handlers. It takes no longer
 // than it may, and a second signal makes an end of it.
@@ -243,7 +266,24 @@ func (n *node) drain(ctx context.Context, w *world, doors *http.Server, room *wa
 	go func() { stopped <- doors.Shutdown(ctx) }()
 	<-room.closed
 	err := n.engine.Shutdown(ctx)
-	err = errors.Join(err, <-stopped)
+	served := make(chan struct{})
+	go func() { // ends with the requests
+		n.requests.end()
+		close(served)
+	}()
+	select {
+	case e := <-stopped:
+		err = errors.Join(err, e)
+	case <-served:
+		// All have their answers. Who sends the rest of a body, or a request,
+		// at leisure is not waited for.
+		select {
+		case e := <-stopped:
+			err = errors.Join(err, e)
+		case <-time.After(linger):
+			doors.Close()
+		}
+	}
 	if err != nil {
 		n.log.Error("the node was cut", "error", context.Cause(ctx))
 		return fmt.Errorf("%w: %w", errCut, context.Cause(ctx))

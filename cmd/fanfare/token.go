@@ -31,8 +31,9 @@ ends. It calls nobody.`,
 			if err != nil {
 				return err
 			}
-			if minutes < 1 || minutes > int64(math.MaxInt32) {
-				return usagef(cmd, "--minutes: found %d; expected 1 to %d", minutes, math.MaxInt32)
+			const most = int64(math.MaxInt64 / time.Minute) // some 292 years
+			if minutes < 1 || minutes > most {
+				return usagef(cmd, "--minutes: found %d; expected 1 to %d", minutes, most)
 			}
 			claims := token.Claims{Roles: roles, Lifetime: time.Duration(minutes) * time.Minute}
 			if claims.User, err = parseUser(cmd, user); err != nil {

@@ -26,6 +26,7 @@ import (
 // and what proves callers.
 type node struct {
 	// Fixed at birth.
+	started *config.Config // what a change of that takes a restart is told by
 	log     *slog.Logger
 	level   *slog.LevelVar
 	metrics *metrics
@@ -54,7 +55,7 @@ type settled struct {
 // newNode puts the rooms together. The caller ends the node with its engine and
 // its upstreams.
 func newNode(c *config.Config, origin func(*config.Config) string, log *slog.Logger, level *slog.LevelVar, m *metrics, t *tracing) (*node, error) {
-	n := &node{log: log, level: level, metrics: m, tracing: t, origin: origin, ring: new(accesskey.Ring), hosts: new(authn.Hosts)}
+	n := &node{started: c, log: log, level: level, metrics: m, tracing: t, origin: origin, ring: new(accesskey.Ring), hosts: new(authn.Hosts)}
 	n.pagingKey = make([]byte, 32)
 	rand.Read(n.pagingKey)
 	n.issuer = token.NewIssuer(n.ring.IssuerKeys, n.hosts)
@@ -111,11 +112,14 @@ func (n *node) use(c *config.Config) error {
 	if u, err := url.Parse(c.PublicEndpoint); err == nil && u.Host != "" {
 		hosts = append(hosts[:len(hosts):len(hosts)], u.Host)
 	}
-	if err := n.hosts.Set(hosts...); err != nil {
+	if _, err := authn.NewHosts(hosts...); err != nil {
 		return err
 	}
 	made, err := n.upstreams.use(c)
 	if err != nil {
+		return err
+	}
+	if err := n.hosts.Set(hosts...); err != nil {
 		return err
 	}
 	n.ring.Set(keys[0], keys[1])
@@ -187,6 +191,10 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer n.requests.leave()
+	if r.ContentLength != 0 {
+		// A body that nobody reads holds its connection until it has come.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
+	}
 	(*n.doors.Load()).ServeHTTP(w, r)
 }
 
@@ -201,30 +209,26 @@ func (n *node) ready() bool { return !n.draining.Load() }
 // reload turns the running node to other settings. It returns the keys that take
 // a restart.
 func (n *node) reload(c *config.Config) (restart []string, err error) {
-	old := n.settings.Load().config
 	if err := n.use(c); err != nil {
 		return nil, err
 	}
 	n.hang(c)
 	n.engine.Reload()
 	n.upstreams.retire()
-	return restartKeys(old, c), nil
+	return restartKeys(n.started, c), nil
 }
 
-// restartKeys returns the keys that differ and that a running node cannot follow.
+// restartKeys returns the keys that differ and that a running node cannot follow:
+// the engine's limits are fixed, and the listener's, which are about handshakes.
 func restartKeys(old, c *config.Config) []string {
 	var keys []string
-	// Of limits, the doors follow those about handshakes; the engine's are fixed.
-	was, is := old.Limits, c.Limits
-	was.HandshakeTimeout, is.HandshakeTimeout = 0, 0
-	was.UnauthenticatedConnections, is.UnauthenticatedConnections = 0, 0
 	for _, k := range []struct {
 		key     string
 		differs bool
 	}{
 		{"listen", old.Listen != c.Listen},
 		{"tls", (old.TLS.CertFile == "") != (c.TLS.CertFile == "")},
-		{"limits", was != is},
+		{"limits", old.Limits != c.Limits},
 		{"metrics.listen", old.Metrics.Listen != c.Metrics.Listen},
 		{"log.format", old.Log.Format != c.Log.Format},
 	} {

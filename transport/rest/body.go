@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/text/encoding"
 	"golang.org/x/text/encoding/htmlindex"
+	"golang.org/x/text/encoding/unicode"
 
 	"github.com/fanfare/fanfare/engine"
 )
@@ -90,6 +91,9 @@ func (b *bodyReader) payload() (engine.Payload, error) {
 		if p, err = charset.NewDecoder().Bytes(p); err != nil {
 			return engine.Payload{}, engine.Errorf(engine.CodeInvalid, "rest.charset", "The body is not text in the charset that Content-Type names.")
 		}
+		if len(p) > b.limit { // UTF-8 takes up to three times the room
+			return engine.Payload{}, b.tooLarge()
+		}
 	}
 	if !utf8.Valid(p) {
 		return engine.Payload{}, engine.Errorf(engine.CodeInvalid, "rest.charset", "The body is not valid UTF-8.")
@@ -134,6 +138,9 @@ func contentType(header http.Header) (engine.DataType, encoding.Encoding, error)
 	if err != nil || charset == encoding.Replacement {
 		return 0, nil, unsupportedType(value, "a charset that is known, such as utf-8")
 	}
+	if charset == unicode.UTF8 { // by another of its names; its decoder would mend
+		charset = nil
+	}
 	return t, charset, nil
 }
 
@@ -166,8 +173,12 @@ func (b *bodyReader) bulk() ([]engine.GroupName, string, error) {
 	if err := json.Unmarshal(p, &in); err != nil {
 		var wrong *json.UnmarshalTypeError
 		if errors.As(err, &wrong) {
+			what := "body"
+			if wrong.Field != "" {
+				what += "'s " + wrong.Field
+			}
 			return nil, "", engine.Errorf(engine.CodeInvalid, "rest.json",
-				"The body's %s is a %s, expected {\"groups\":[\"...\"],\"filter\":\"...\"}.", wrong.Field, wrong.Value)
+				"The %s is of the type %s, expected {\"groups\":[\"...\"],\"filter\":\"...\"}.", what, wrong.Value)
 		}
 		return nil, "", notJSON()
 	}

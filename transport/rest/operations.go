@@ -318,7 +318,7 @@ func listGroup(c *call) (any, error) {
 func (c *call) nextLink(after engine.ConnID, left int32) string {
 	q := "?api-version=" + apiVersions[len(apiVersions)-1]
 	if size, ok, _ := c.query.one(maxPageSize); ok {
-		q += "&maxpagesize=" + size
+		q += "&maxpagesize=" + url.QueryEscape(size)
 	}
 	if _, ok, _ := c.query.one(top); ok {
 		q += "&top=" + strconv.Itoa(int(left))

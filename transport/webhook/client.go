@@ -377,7 +377,9 @@ func (c *Client) send(ctx context.Context, d *deadline, e *event) (*answer, *cal
 				Message: "There is no token to show to the event handler.", Detail: c.detail(cl, "resource "+c.resource), Err: err})
 		}
 		cl.header["Authorization"] = []string{"Bearer " + token}
-		cl.target.hidden = append(cl.target.hidden, token)
+		t := *cl.target // a validation under way beside this event reads the other one
+		t.hidden = append(t.hidden[:len(t.hidden):len(t.hidden)], token)
+		cl.target = &t
 	}
 	if cookies := cookieHeader(st.cookies, cl.target.url, time.Now()); cookies != "" {
 		cl.header["Cookie"] = []string{cookies}

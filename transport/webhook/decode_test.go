@@ -238,7 +238,7 @@ func TestCookieOrder(t *testing.T) {
 
 func TestForbidden(t *testing.T) {
 	for addr, want := range map[string]bool{
-		"169.254.0.1": true, "169.254.169.254": true, "::ffff:169.254.169.254": true, "::169.254.169.254": true, "64:ff9b::169.254.169.254": true, "2002:a9fe:a9fe::1": true,
+		"169.254.0.1": true, "169.254.169.254": true, "::ffff:169.254.169.254": true, "::169.254.169.254": true, "64:ff9b::169.254.169.254": true, "64:ff9b:1::a9fe:a9fe": true, "64:ff9b:1::127.0.0.1": false, "::ffff:0:169.254.169.254": true, "2002:a9fe:a9fe::1": true,
 		"168.63.129.16": true, "::ffff:168.63.129.16": true, "168.63.129.17": false, "fe80::1": true, "fe80::1%eth0": true, "febf::1": true, "fec0::1": false,
 		"fd00:ec2::254": true, "fd00:ec3::254": false, "fd20:ce::254": true, "100.100.100.200": true,
 		"127.0.0.1": false, "::1": false, "10.0.0.1": false, "192.168.1.1": false, "8.8.8.8": false, "2001:db8::1": false, "169.253.255.255": false, "169.255.0.0": false, "0.0.0.0": false, "::": false,

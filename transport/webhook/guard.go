@@ -80,9 +80,11 @@ var forbiddenPrefixes = []netip.Prefix{
 
 // Prefixes of IPv6 addresses that stand for the IPv4 address in their last 32 bits.
 var (
-	nat64        = netip.MustParsePrefix("64:ff9b::/96") // RFC 6052
-	v4Compatible = netip.MustParsePrefix("::/96")        // RFC 4291, deprecated but still routed by some
-	sixToFour    = netip.MustParsePrefix("2002::/16")    // RFC 3056: the IPv4 address follows the prefix
+	nat64        = netip.MustParsePrefix("64:ff9b::/96")    // RFC 6052
+	localNAT64   = netip.MustParsePrefix("64:ff9b:1::/48")  // RFC 8215, with prefixes of 96 bits as is usual
+	translated   = netip.MustParsePrefix("::ffff:0:0:0/96") // RFC 2765
+	v4Compatible = netip.MustParsePrefix("::/96")           // RFC 4291, deprecated but still routed by some
+	sixToFour    = netip.MustParsePrefix("2002::/16")       // RFC 3056: the IPv4 address follows the prefix
 )
 
 func forbidden(a netip.Addr) bool {
@@ -94,7 +96,7 @@ func forbidden(a netip.Addr) bool {
 	}
 	b := a.As16()
 	switch {
-	case nat64.Contains(a), v4Compatible.Contains(a):
+	case nat64.Contains(a), localNAT64.Contains(a), translated.Contains(a), v4Compatible.Contains(a):
 		return forbidden(netip.AddrFrom4([4]byte(b[12:16])))
 	case sixToFour.Contains(a):
 		return forbidden(netip.AddrFrom4([4]byte(b[2:6])))

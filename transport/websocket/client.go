@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 
@@ -18,9 +19,14 @@ type client struct {
 	session transport.Session
 
 	// Owned by the wire's reading goroutine.
-	reader reader
-	state  clientState
+	reader   reader
+	state    clientState
+	inflated int // bytes that came of compressed messages in this turn
 }
+
+// maxInflated is what a client's compressed messages may become before others get
+// their turn: a few bytes may stand for very many.
+const maxInflated = 64 << 10
 
 type clientState uint8
 
@@ -60,6 +66,7 @@ func (c *client) Consume(p []byte) (n int, more bool) {
 		return 0, false
 	}
 	c.session.Heard()
+	c.inflated = 0
 	n, more, err := c.reader.feed(p, c)
 	if err != nil {
 		c.state = clientDeaf
@@ -74,18 +81,27 @@ func (c *client) Consume(p []byte) (n int, more bool) {
 
 // message implements receiver.
 func (c *client) message(op ws.OpCode, compressed bool, p []byte) (more bool) {
+	if c.session.Over() {
+		return true // before anything is spent on it
+	}
 	if compressed {
 		var err *frameError
 		if p, err = inflate(p, int(c.reader.limit)); err != nil {
 			c.refuse(err)
 			return true
 		}
+		c.inflated += len(p)
 	}
 	frame := subprotocol.TextFrame
 	if op == ws.OpBinary {
 		frame = subprotocol.BinaryFrame
 	}
-	return c.session.Message(frame, p)
+	more = c.session.Message(frame, p)
+	if more && c.inflated > maxInflated {
+		c.session.Yield()
+		return false
+	}
+	return more
 }
 
 // control implements receiver.
@@ -118,6 +134,11 @@ func (c *client) Lost(err error) {
 	c.state = clientGone
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		c.session.Stuck("nothing could be written to the client for too long")
+		return
+	}
+	if errors.Is(err, io.EOF) && c.session.Over() {
+		// It has no more to say, but may still read what it is told at the end.
+		c.session.Gone(noStatus, "")
 		return
 	}
 	c.session.Gone(engine.CloseAbnormal, "")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -22,28 +23,41 @@ const extensionDeflate = "permessage-deflate"
 // deflateResponse accepts an offer. Both directions forget each message.
 const deflateResponse = extensionDeflate + "; server_no_context_takeover; client_no_context_takeover"
 
-// acceptsDeflate reports whether one of the offers in the values of
-// Sec-WebSocket-Extensions can be accepted with [deflateResponse]. An offer that
+// acceptDeflate returns the answer to the first of the offers in the values of
+// Sec-WebSocket-Extensions that can be accepted, and "" if none can. An offer that
 // wants a smaller window of the server is declined; so is one with a parameter
 // that is unknown, repeated, or has a bad value (section 7.1).
-func acceptsDeflate(offers []string) bool {
+func acceptDeflate(offers []string) string {
 	for _, line := range offers {
 		options, ok := httphead.ParseOptions([]byte(line), nil)
 		if !ok {
-			return false
+			return ""
 		}
 		for _, o := range options {
-			if strings.EqualFold(string(o.Name), extensionDeflate) && acceptable(o) {
-				return true
+			if !strings.EqualFold(string(o.Name), extensionDeflate) {
+				continue
+			}
+			if window, ok := acceptable(o); ok && window {
+				return deflateResponse + "; server_max_window_bits=15" // asked for, it must be answered
+			} else if ok {
+				return deflateResponse
 			}
 		}
 	}
-	return false
+	return ""
 }
 
-func acceptable(o httphead.Option) bool {
-	ok := true
+// acceptable reports whether o can be accepted, and whether it asks for a bound of
+// the server's window.
+func acceptable(o httphead.Option) (window, ok bool) {
+	ok = true
+	var seen []string
 	o.Parameters.ForEach(func(k, v []byte) bool {
+		if slices.Contains(seen, string(k)) {
+			ok = false
+			return false
+		}
+		seen = append(seen, string(k))
 		switch string(k) {
 		case "server_no_context_takeover", "client_no_context_takeover":
 			ok = len(v) == 0
@@ -52,13 +66,13 @@ func acceptable(o httphead.Option) bool {
 			// what the reader has.
 			ok = len(v) == 0 || windowBits(v)
 		case "server_max_window_bits":
-			ok = string(v) == "15"
+			window, ok = true, string(v) == "15"
 		default:
 			ok = false
 		}
 		return ok
 	})
-	return ok
+	return window, ok
 }
 
 func windowBits(v []byte) bool {

@@ -71,6 +71,7 @@ type Handler struct {
 	// Encodings, one for all connections that can share bytes.
 	jsonCodec   codec
 	knocking    atomic.Int64 // clients that are being authenticated
+	leaving     atomic.Int64 // clients that were refused after the answer 101
 	rawEncoding [2]engine.Encoding
 }
 

@@ -187,10 +187,10 @@ const reasonNotRecovered = "The connection could not be recovered."
 // connection of this build can be recovered.
 func (k *knock) refuseRecovery(offered []string) error {
 	h := k.h
-	defer h.knocking.Add(-1)
-	if h.knocking.Add(1) > int64(h.o.UnauthenticatedConnections) {
-		return k.crowded()
-	}
+	// Not counted with those that are being authenticated: whoever lets the end of
+	// this wait would keep them out.
+	defer h.leaving.Add(-1)
+	crowded := h.leaving.Add(1) > int64(h.o.UnauthenticatedConnections)
 	protocol := ""
 	for _, name := range offered {
 		if _, support := subprotocol.Known(name); support != subprotocol.Unknown {
@@ -198,14 +198,14 @@ func (k *knock) refuseRecovery(offered []string) error {
 			break
 		}
 	}
-	c, rest, err := k.accept(protocol, false)
+	c, rest, err := k.accept(protocol, "")
 	if err != nil {
 		return nil
 	}
 	k.note(http.StatusSwitchingProtocols, engine.Errorf(engine.CodeNotFound, "recovery.connection", reasonNotRecovered))
 	c.SetDeadline(time.Now().Add(h.limits.CloseTimeout))
 	body := appendClose(nil, engine.ClosePolicy, reasonNotRecovered)
-	if _, err := c.Write(append(appendHeader(nil, ws.OpClose, false, len(body)), body...)); err == nil {
+	if _, err := c.Write(append(appendHeader(nil, ws.OpClose, false, len(body)), body...)); err == nil && !crowded {
 		awaitClose(c, rest)
 	}
 	c.Close()
@@ -453,8 +453,12 @@ func choose(choice string, offered []string) (string, error) {
 // upgrade answers 101 and opens the connection.
 func (k *knock) upgrade(a *engine.Admission, chosen string, raw rawMode) error {
 	h := k.h
-	deflated := h.o.Compression && acceptsDeflate(k.r.Header.Values("Sec-Websocket-Extensions"))
-	c, rest, err := k.accept(chosen, deflated)
+	extension := ""
+	if h.o.Compression {
+		extension = acceptDeflate(k.r.Header.Values("Sec-Websocket-Extensions"))
+	}
+	deflated := extension != ""
+	c, rest, err := k.accept(chosen, extension)
 	if err != nil {
 		a.Abandon("The client was gone before the handshake was done.")
 		return nil //nolint:nilerr // accept has told the log, and there is nobody left to answer
@@ -482,14 +486,16 @@ func (k *knock) upgrade(a *engine.Admission, chosen string, raw rawMode) error {
 
 // accept takes the connection out of the HTTP server's hands and answers 101. It
 // returns what the client has sent already. On failure the connection is closed.
-func (k *knock) accept(protocol string, deflated bool) (net.Conn, []byte, error) {
+func (k *knock) accept(protocol, extension string) (net.Conn, []byte, error) {
 	u := ws.HTTPUpgrader{Timeout: k.h.o.HandshakeTimeout}
 	if protocol != "" {
 		u.Protocol = func(p string) bool { return p == protocol }
 	}
-	if deflated {
-		u.Header = http.Header{"Sec-Websocket-Extensions": {deflateResponse}}
+	if extension != "" {
+		u.Header = http.Header{"Sec-Websocket-Extensions": {extension}}
 	}
+	// checkUpgrade has looked at all of the header's lines; Upgrade looks at one.
+	k.r.Header.Set("Connection", "Upgrade")
 	c, rw, _, err := u.Upgrade(k.r, k.w)
 	if err != nil {
 		if c != nil {

@@ -48,6 +48,7 @@ type Descriptor struct {
 	// Owned by the poller.
 	parked bool // Consume wanted no more
 	over   bool // Lost was called
+	due    bool // it has its place in the next turn
 	rest   []byte
 }
 
@@ -481,20 +482,31 @@ func (p *poller) run(raw syscall.RawConn) {
 
 		turn := again
 		again = nil
+		// One place in the next turn each: a client that sends without end would
+		// otherwise get another one with every event.
+		keep := func(d *Descriptor) {
+			if !d.due {
+				d.due = true
+				again = append(again, d)
+			}
+		}
+		for _, d := range turn {
+			d.due = false
+		}
 		for _, d := range turn {
 			if d.read(buf, true) {
-				again = append(again, d)
+				keep(d)
 			}
 		}
 		for i, d := range found[:n] {
 			if d != nil && d.handle(events[i].Events, buf) {
-				again = append(again, d)
+				keep(d)
 			}
 		}
 		for i, d := range ready {
 			ready[i] = nil
 			if d.unpark() && d.read(buf, true) {
-				again = append(again, d)
+				keep(d)
 			}
 		}
 		clear(found[:n])
@@ -511,7 +523,7 @@ func (d *Descriptor) handle(events uint32, buf []byte) (again bool) {
 	if d.parked && events&broken != 0 && !d.over {
 		d.lost(unix.ECONNRESET) // what waits unread has nobody to answer to
 	}
-	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|broken) != 0 {
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|broken) != 0 && !d.due {
 		return d.read(buf, events&(unix.EPOLLRDHUP|broken) != 0)
 	}
 	return false

@@ -16,9 +16,12 @@ const (
 	// maxHeld is how many bytes a stream takes ahead of what it has written,
 	// unless a single message is larger.
 	maxHeld = 64 << 10
-	// writeTimeout is how long one write may make no progress. TLS cannot go on
-	// after a write that timed out, so it is the end of the connection.
+	// writeTimeout is how long one write may take, beyond what its bytes take at
+	// slowestWrite. TLS cannot go on after a write that timed out, so it is the
+	// end of the connection.
 	writeTimeout = 30 * time.Second
+	// slowestWrite is in bytes a second.
+	slowestWrite = 16 << 10
 	// flushTimeout bounds what Close(true) still writes.
 	flushTimeout = 5 * time.Second
 	// idleBuffer is what a connection reads into while little comes in; it
@@ -139,8 +142,7 @@ func (s *Stream) Offer(b *engine.Batch, spans []engine.Span) (n, part int, err e
 		take := s.fits(b, span)
 		if take.To > take.From {
 			if p := b.Bytes(take); len(p) > 0 {
-				b.Retain()
-				s.push(piece{batch: b, bytes: p})
+				s.hold(b, p)
 			}
 			n += take.To - take.From
 		}
@@ -182,6 +184,17 @@ func (s *Stream) OfferBytes(p []byte) (int, error) {
 	}
 	s.owed = s.owed || n < len(p)
 	return n, nil
+}
+
+// hold queues p, which lies in b. A small part of a batch is copied: a far end
+// that does not read must not keep in memory, uncounted, what others were sent.
+func (s *Stream) hold(b *engine.Batch, p []byte) {
+	if b.Size(engine.Span{To: b.Len()}) > 2*len(p) {
+		s.push(piece{bytes: append([]byte(nil), p...)})
+		return
+	}
+	b.Retain()
+	s.push(piece{batch: b, bytes: p})
 }
 
 func (s *Stream) err() error {
@@ -283,7 +296,7 @@ func (s *Stream) writeOne(p []byte) error {
 		return errClosed
 	}
 	if !s.closed { // else Close has set the deadline
-		s.c.SetWriteDeadline(time.Now().Add(writeTimeout))
+		s.c.SetWriteDeadline(time.Now().Add(writeTimeout + time.Duration(len(p))*time.Second/slowestWrite))
 	}
 	s.mu.Unlock()
 	_, err := s.c.Write(p)

@@ -79,7 +79,7 @@ func TestOneMistake(t *testing.T) {
 		{"broken YAML", "listen: [a\n", "fanfare.yaml:1:9: not valid YAML: sequence end token ']' not found"},
 		{"broken YAML beside a secret", "accessKeys:\n  primary: \"" + key + "\n", "fanfare.yaml:2:12: not valid YAML: could not find end character of double-quoted text"},
 		{"two documents", "listen: 127.0.0.1:1\n---\nlisten: 127.0.0.1:2\n", "fanfare.yaml: holds more than one YAML document; expected one"},
-		{"unknown alias", "listen: *a\n", "fanfare.yaml:1:9: the alias *a has no anchor &a before it"},
+		{"unknown alias", "listen: *a\n", "fanfare.yaml:1:9: an alias that has no anchor before it; a text that begins with * needs quotes"},
 		{"secret glued to its key", "accessKeys: {primary:" + key + "}\n", ""},
 		{"secret glued to its key in quotes", "accessKeys: {'primary:" + key + "': 1}\n", "fanfare.yaml:1:14: accessKeys.primary...: unknown key; known ones are primary, secondary (a blank is missing after the colon?)"},
 		{"secret glued to its key on a line", "accessKeys:\n  primary:" + key + "\n", "fanfare.yaml:2:3: accessKeys: found a value; expected a map with the keys primary, secondary"},

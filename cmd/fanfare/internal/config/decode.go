@@ -118,7 +118,11 @@ func (d *decoder) unknown(e entry, t reflect.Type, path keyPath) {
 	if strings.ContainsAny(e.key, ":=") {
 		text += " (a blank is missing after the colon?)"
 	}
-	d.problem(e.at, path.key(shown(e.key)).text, "%s", text)
+	name := shown(e.key)
+	if e.value.shape == null && nearest(e.key, keysOf(t)) == "" {
+		name = "..." // in {abc} the key is a value without a name, a secret perhaps
+	}
+	d.problem(e.at, path.key(name).text, "%s", text)
 }
 
 // shown is as much of an unknown key as is safe to show: in {primary:abc} the

@@ -143,6 +143,10 @@ func (d *decoder) host(s, path string) {
 // at its end.
 func (d *decoder) endpoint(s, path string) string {
 	u, err := url.Parse(s)
+	if err != nil {
+		u = &url.URL{}
+	}
+	port, portErr := strconv.ParseUint(u.Port(), 10, 16)
 	switch {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		// Not quoted: a URL may hold a password.
@@ -151,8 +155,10 @@ func (d *decoder) endpoint(s, path string) string {
 		d.bad(path, "holds more than an endpoint; expected a scheme, a host and perhaps a port, such as https://rt.example.com")
 	case !isHost(u.Hostname()):
 		d.bad(path, "found the host %s; expected an IP address or a host name", quote(u.Hostname()))
+	case u.Port() != "" && (portErr != nil || port == 0):
+		d.bad(path, "found the port %s; expected a number from 1 to 65535", quote(u.Port()))
 	}
-	return strings.TrimRight(s, "/")
+	return u.Scheme + "://" + strings.TrimSuffix(u.Host, ":")
 }
 
 func (d *decoder) certificate(c *Config) {
@@ -165,7 +171,10 @@ func (d *decoder) certificate(c *Config) {
 	default:
 		ok := true
 		for path, file := range map[string]string{"tls.certFile": t.CertFile, "tls.keyFile": t.KeyFile} {
-			if _, err := read(file); err != nil {
+			if strings.Contains(file, "\n") || strings.Contains(file, "-----BEGIN") {
+				d.bad(path, "holds what belongs into a file; expected the file's name")
+				ok = false
+			} else if _, err := read(file); err != nil {
 				d.bad(path, "cannot read %s: %s", quote(file), err)
 				ok = false
 			}

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -58,7 +59,7 @@ func parse(text []byte, at place) (*node, *Problem) {
 			if t := e.GetToken(); t != nil && t.Position != nil && at.layer == fromFile {
 				p.line, p.column = t.Position.Line, t.Position.Column
 			}
-			message = "not valid YAML: " + e.GetMessage()
+			message = "not valid YAML: " + unquoted(e.GetMessage())
 		}
 		return nil, problem(p, "%s", message)
 	}
@@ -78,6 +79,14 @@ func parse(text []byte, at place) (*node, *Problem) {
 		return nil, problem(r.refusedAt, "%s", r.refused)
 	}
 	return n, nil
+}
+
+// unquoted cuts what a message of the library quotes of the text.
+func unquoted(message string) string {
+	if i := strings.IndexAny(message, "\"`"); i >= 0 {
+		return strings.TrimRight(message[:i], " :")
+	}
+	return message
 }
 
 // reader turns a syntax tree into nodes.
@@ -127,7 +136,8 @@ func (r *reader) node(n ast.Node, depth int) *node {
 		name := n.Value.GetToken().Value
 		target, ok := r.anchors[name]
 		if !ok {
-			r.refuse(out.at, "the alias *%s has no anchor &%s before it", name, name)
+			// Not quoted: it may be a secret that begins with a star.
+			r.refuse(out.at, "an alias that has no anchor before it; a text that begins with * needs quotes")
 			return out
 		}
 		resolved := *r.node(target, depth+1)
