@@ -140,7 +140,7 @@ var engineMetrics = []struct {
 	kind  prometheus.ValueType
 	value func(*engine.Stats) int64
 }{
-	{desc("fanfare_hubs", "Hubs in use."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.Hubs }},
+	{desc("fanfare_hubs", "Hubs that were used since the start."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.Hubs }},
 	{desc("fanfare_connections", "Open connections."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.Connections }},
 	{desc("fanfare_groups", "Groups with members."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.Groups }},
 	{desc("fanfare_group_memberships", "Memberships of connections in groups."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.Memberships }},
