@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"io"
 	"net"
@@ -152,5 +153,40 @@ func TestEndpointForms(t *testing.T) {
 	code, _, stderr := finish(t, []string{"FANFARE_PUBLIC_ENDPOINT=https://rt.example.com:99999"}, "check")
 	if code != exitFailed || !strings.Contains(stderr, "publicEndpoint") {
 		t.Errorf("exit code %d: %s", code, stderr)
+	}
+}
+
+// Strangers who stay after an answer do not use up the descriptors: the one that
+// has waited longest makes room.
+func TestIdleConnectionsAreBounded(t *testing.T) {
+	const most = 3
+	n := startNode(t, []string{"FANFARE_LIMITS_UNAUTHENTICATED_CONNECTIONS=3"})
+	var stay []net.Conn
+	for range most + 2 {
+		c, err := net.Dial("tcp", n.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+		r, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || r.StatusCode != http.StatusOK {
+			t.Fatalf("%v, %v", r, err)
+		}
+		stay = append(stay, c)
+	}
+	for i, c := range stay[:2] {
+		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("connection %d, one of those idle for longest: %v, want an end", i, err)
+		}
+	}
+	for i, c := range stay[2:] {
+		io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+		if r, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || r.StatusCode != http.StatusOK {
+			t.Errorf("connection %d, which may stay: %v, %v", i+2, r, err)
+		}
 	}
 }
