@@ -38,22 +38,28 @@ func (b *bodyReader) all() ([]byte, error) {
 		b.err = b.tooLarge()
 		return nil, b.err
 	}
-	var buf bytes.Buffer
-	if b.r.ContentLength > 0 {
-		buf.Grow(int(b.r.ContentLength))
+	var p []byte
+	var err error
+	if n := b.r.ContentLength; n >= 0 {
+		// Just the room that it takes: the bytes become the message, and stay as
+		// long as it waits anywhere.
+		p = make([]byte, n)
+		_, err = io.ReadFull(b.r.Body, p)
+	} else {
+		// One byte more than allowed tells that it is too large.
+		p, err = io.ReadAll(io.LimitReader(b.r.Body, int64(b.limit)+1))
+		p = bytes.Clone(p)
 	}
-	// One byte more than allowed tells a body of unknown length that is too large.
-	_, err := io.Copy(&buf, io.LimitReader(b.r.Body, int64(b.limit)+1))
 	switch {
 	case err != nil:
 		b.err = &engine.Error{
 			Code: engine.CodeInvalid, Rule: "rest.body", Err: err,
 			Message: "The body ended before it was complete.",
 		}
-	case buf.Len() > b.limit:
+	case len(p) > b.limit:
 		b.err = b.tooLarge()
 	default:
-		b.bytes = buf.Bytes()
+		b.bytes = p
 	}
 	return b.bytes, b.err
 }
@@ -87,21 +93,30 @@ func (b *bodyReader) payload() (engine.Payload, error) {
 	if err != nil || t == engine.Binary {
 		return engine.Payload{Type: t, Data: p}, err
 	}
-	if charset != nil {
-		if p, err = charset.NewDecoder().Bytes(p); err != nil {
-			return engine.Payload{}, engine.Errorf(engine.CodeInvalid, "rest.charset", "The body is not text in the charset that Content-Type names.")
-		}
-		if len(p) > b.limit { // UTF-8 takes up to three times the room
-			return engine.Payload{}, b.tooLarge()
-		}
-	}
-	if !utf8.Valid(p) {
-		return engine.Payload{}, engine.Errorf(engine.CodeInvalid, "rest.charset", "The body is not valid UTF-8.")
+	if p, err = b.utf8(p, charset); err != nil {
+		return engine.Payload{}, err
 	}
 	if t == engine.JSON && !json.Valid(p) {
 		return engine.Payload{}, notJSON()
 	}
 	return engine.Payload{Type: t, Data: p}, nil
+}
+
+// utf8 returns p, which is text in charset, as valid UTF-8.
+func (b *bodyReader) utf8(p []byte, charset encoding.Encoding) ([]byte, error) {
+	if charset != nil {
+		var err error
+		if p, err = charset.NewDecoder().Bytes(p); err != nil {
+			return nil, engine.Errorf(engine.CodeInvalid, "rest.charset", "The body is not text in the charset that Content-Type names.")
+		}
+		if len(p) > b.limit { // UTF-8 takes up to three times the room
+			return nil, b.tooLarge()
+		}
+	}
+	if !utf8.Valid(p) {
+		return nil, engine.Errorf(engine.CodeInvalid, "rest.charset", "The body is not valid UTF-8.")
+	}
+	return p, nil
 }
 
 func notJSON() error {
@@ -134,6 +149,11 @@ func contentType(header http.Header) (engine.DataType, encoding.Encoding, error)
 	if name == "" || strings.EqualFold(name, "utf-8") {
 		return t, nil, nil
 	}
+	if strings.EqualFold(name, "utf-16") {
+		// The name without an order: a byte order mark says which, and is no text
+		// (RFC 2781, section 3.2); without one it is little-endian, as .NET sends it.
+		return t, unicode.UTF16(unicode.LittleEndian, unicode.UseBOM), nil
+	}
 	charset, err := htmlindex.Get(name)
 	if err != nil || charset == encoding.Replacement {
 		return 0, nil, unsupportedType(value, "a charset that is known, such as utf-8")
@@ -159,11 +179,19 @@ func (b *bodyReader) bulk() ([]engine.GroupName, string, error) {
 		return nil, "", b.tooLarge()
 	}
 	value := b.r.Header.Get("Content-Type")
-	if media, _, err := mime.ParseMediaType(value); err != nil || media != "application/json" {
+	t, charset, err := contentType(b.r.Header)
+	if err != nil {
+		return nil, "", err
+	}
+	if t != engine.JSON {
 		return nil, "", unsupportedType(value, "application/json")
 	}
 	p, err := b.all()
 	if err != nil {
+		return nil, "", err
+	}
+	// A decoder of JSON would put U+FFFD into names instead of refusing them.
+	if p, err = b.utf8(p, charset); err != nil {
 		return nil, "", err
 	}
 	var in struct {

@@ -1,9 +1,11 @@
 package rest_test
 
 import (
+	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"github.com/fanfare/fanfare/engine"
 	"github.com/fanfare/fanfare/transport/rest"
 )
 
@@ -56,5 +58,62 @@ func TestBulkBodyOfAnotherShape(t *testing.T) {
 	r := s.do("POST /api/hubs/chat/:addToGroups", `["a"]`, "Content-Type: application/json")
 	if _, message, _ := r.fields(t); strings.Contains(message, "  ") {
 		t.Errorf("the message is %q", message)
+	}
+}
+
+// UTF-16 is read in the order that its mark says, and the mark is no text.
+func TestUTF16(t *testing.T) {
+	s := start(t, nil)
+	c := s.connect("c1", "")
+	for _, body := range []string{"h\x00i\x00", "\xff\xfeh\x00i\x00", "\xfe\xff\x00h\x00i"} {
+		if r := s.do("POST /api/hubs/chat/:send", body, "Content-Type: text/plain; charset=UTF-16"); r.status != 202 {
+			t.Errorf("%q: %d %s", body, r.status, r.body)
+		}
+	}
+	c.expect("text hi", "text hi", "text hi")
+}
+
+// A name that is not UTF-8 is refused, not mended into another name.
+func TestBulkBodiesAreNotMended(t *testing.T) {
+	s := start(t, nil)
+	s.connect("c1", "")
+	for contentType, want := range map[string]int{"application/json": 400, "application/json; charset=klingon": 415} {
+		if r := s.do("POST /api/hubs/chat/:addToGroups", "{\"groups\":[\"a\xff\"]}", "Content-Type: "+contentType); r.status != want {
+			t.Errorf("%s: %d, want %d", contentType, r.status, want)
+		}
+	}
+	if ok, _ := s.hub.GroupExists(t.Context(), "a\uFFFD"); ok {
+		t.Error("the connection is in a group that nobody named")
+	}
+}
+
+// A message that waits holds on to its bytes, and to no more.
+func TestMessagesHoldNoSpareRoom(t *testing.T) {
+	s := start(t, nil)
+	sub, err := s.hub.Subscribe(t.Context(), &engine.SubscribeOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Close()
+	for _, size := range []int{128, 1 << 20} {
+		for _, chunked := range []bool{false, true} {
+			r := httptest.NewRequest("POST", "/api/hubs/chat/:send", strings.NewReader(strings.Repeat("x", size)))
+			if chunked {
+				r.ContentLength = -1
+			}
+			r.Header.Set("Authorization", "Bearer owner")
+			w := httptest.NewRecorder()
+			s.handler.ServeHTTP(w, r)
+			m, err := sub.Receive(t.Context())
+			for err == nil && m.Kind != engine.KindData {
+				m, err = sub.Receive(t.Context())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, room := len(m.Payload.Data), cap(m.Payload.Data); n != size || room > n+n/8 {
+				t.Errorf("%d bytes hold %d", n, room)
+			}
+		}
 	}
 }
