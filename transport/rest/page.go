@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"strings"
 
 	"github.com/fanfare/fanfare/engine"
 )
@@ -17,7 +18,8 @@ const maxContinuationToken = 2048
 // and the group.
 type pager struct{ key []byte }
 
-// tokenEncoding is strict, so that each token has one spelling.
+// tokenEncoding is strict, so that each token has one spelling. It would skip line
+// breaks, which open therefore refuses.
 var tokenEncoding = base64.RawURLEncoding.Strict()
 
 func (p pager) sign(hub engine.HubName, group engine.GroupName, after []byte) []byte {
@@ -43,7 +45,7 @@ func (p pager) open(token string, hub engine.HubName, group engine.GroupName) (e
 		return "", invalid("continuationToken", "Invalid continuationToken: it has %d characters, not 1 to %d.", len(token), maxContinuationToken)
 	}
 	b, err := tokenEncoding.DecodeString(token)
-	if err != nil || len(b) <= sha256.Size || !hmac.Equal(b[:sha256.Size], p.sign(hub, group, b[sha256.Size:])) {
+	if err != nil || strings.ContainsAny(token, "\r\n") || len(b) <= sha256.Size || !hmac.Equal(b[:sha256.Size], p.sign(hub, group, b[sha256.Size:])) {
 		return "", invalid("continuationToken", "Invalid continuationToken: it is not from a page of this hub and group.")
 	}
 	return engine.ConnID(b[sha256.Size:]), nil
