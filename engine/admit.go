@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync/atomic"
+	"time"
 )
 
 // AdmitRequest is a client that has proven its identity and wants in.
@@ -95,23 +96,34 @@ type OpenOptions struct {
 	Encoding Encoding
 	// Subprotocol is the negotiated one; empty for a raw connection.
 	Subprotocol string
-	// Numbered gives deliveries of KindData sequence ids. It needs an Encoding
-	// with prefixes of its own.
+	// Numbered gives deliveries sequence ids: those of a kind that [Kind.Numbered]
+	// names, and that count if Counted is set. It needs an Encoding with prefixes
+	// of its own. A numbered delivery is kept until the far end has acknowledged
+	// it ([Conn.AckUpTo], [Conn.AckOne]), within the outbound bounds.
 	Numbered bool
+	// Recovery is how long a logical connection outlives a wire that was lost, or
+	// closed with another code than CloseNormal, for [Hub.Recover]; 0 for not at
+	// all. It needs Numbered. Meanwhile every verb sees it, and what is sent to it
+	// is kept, within the outbound bounds.
+	Recovery time.Duration
+	// Session is opaque, for the door: what its protocol remembers of a logical
+	// connection beyond one wire. [Recovery.Session] returns it.
+	Session any
 	// Window, if positive, bounds the deliveries that are under way: those that
 	// count and that Conn.Acknowledge has not been called for. More wait, in
 	// order and within the outbound bounds, as if the sink had no room.
 	Window int
-	// Counted says which deliveries count, by the message and the options of the
-	// membership it came by. Nil: every KindData does. It must not block.
+	// Counted says which deliveries count for Window and Numbered, by the message
+	// and the options of the membership it came by. Nil: all of a kind that
+	// [Kind.Numbered] names do. It must not block.
 	Counted func(m *Message, membership any) bool
 	// WirePings says that the wire has pings: the engine then sends a
 	// KindWirePing each HubOptions.KeepAlive, and ends a connection of which
 	// Conn.Heard was not called for two intervals.
 	WirePings bool
-	// Bind is called with the connection before the sink is first used, and
-	// before Open returns. It must not block.
-	Bind func(*Conn)
+	// Bind is called with the connection, and the number of this wire of it,
+	// before the sink is first used, and before Open returns. It must not block.
+	Bind func(*Conn, WireID)
 	// Resume is called when a lane that was full has room. It must not block.
 	Resume func()
 	// Ended is called once when the logical connection is over, whoever ended
@@ -134,7 +146,7 @@ func (a *Admission) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 	}
 	c := a.conn(sink, o)
 	if o.Bind != nil {
-		o.Bind(c)
+		o.Bind(c, FirstWire)
 	}
 	ctx := a.hub.engine.ctx // the connection lives as long as the engine, not the request
 	in := &entrance{encoding: o.Encoding, groups: a.groups, claims: a.request.ConnID != "", takeOver: a.request.TakeOver}

@@ -137,10 +137,11 @@ func (c *Conn) Abort(reason EndReason, detail string) {
 	c.shard.post(entry{op: opAbort, conn: c})
 }
 
-// Gone tells that the far end said goodbye with code and text, which the engine
-// answers with a KindClose of the same code before it closes the sink; or, with
-// CloseAbnormal, that the wire is lost.
-func (c *Conn) Gone(code CloseCode, text string) {
+// Gone tells that the far end of a wire said goodbye with code and text, which
+// the engine answers with a KindClose of the same code before it closes the sink;
+// or, with CloseAbnormal, that the wire is lost. A wire that another one has
+// replaced is no news.
+func (c *Conn) Gone(wire WireID, code CloseCode, text string) {
 	reason := EndClient
 	if code == CloseAbnormal {
 		reason = EndLost

@@ -322,9 +322,9 @@ func TestNoByteReachesAStranger(t *testing.T) {
 				case 0:
 					c.Abort(engine.EndLost, "cut")
 				case 1:
-					c.Gone(engine.CloseNormal, "")
+					c.Gone(engine.FirstWire, engine.CloseNormal, "")
 				case 2:
-					c.Gone(engine.CloseAbnormal, "")
+					c.Gone(engine.FirstWire, engine.CloseAbnormal, "")
 				}
 				<-s.done
 			}

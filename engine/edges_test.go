@@ -26,7 +26,7 @@ func within(t *testing.T, d time.Duration, what string, f func()) {
 	}
 }
 
-func openWith(t *testing.T, h *engine.Hub, enc engine.Encoding, sink engine.Sink, bind func(*engine.Conn), r *engine.AdmitRequest) *engine.Conn {
+func openWith(t *testing.T, h *engine.Hub, enc engine.Encoding, sink engine.Sink, bind func(*engine.Conn, engine.WireID), r *engine.AdmitRequest) *engine.Conn {
 	t.Helper()
 	a, err := h.Admit(t.Context(), r)
 	must(t, err)
@@ -108,9 +108,9 @@ func TestGoneWhileOpening(t *testing.T) {
 	a, err := h.Admit(t.Context(), &engine.AdmitRequest{})
 	must(t, err)
 	w := &enginetest.Wire{}
-	_, err = a.Open(w, &engine.OpenOptions{Encoding: enginetest.Lines{}, Bind: func(c *engine.Conn) {
-		w.Bind(c)
-		c.Gone(engine.CloseAbnormal, "the wire broke")
+	_, err = a.Open(w, &engine.OpenOptions{Encoding: enginetest.Lines{}, Bind: func(c *engine.Conn, id engine.WireID) {
+		w.Bind(c, id)
+		c.Gone(engine.FirstWire, engine.CloseAbnormal, "the wire broke")
 	}})
 	t.Log(err)
 }
@@ -123,9 +123,9 @@ func TestGoneAfterOpenFailed(t *testing.T) {
 	a, err := h.Admit(t.Context(), &engine.AdmitRequest{ConnID: "x"})
 	must(t, err)
 	var bound *engine.Conn
-	_, err = a.Open(&enginetest.Wire{}, &engine.OpenOptions{Encoding: enginetest.Lines{}, Bind: func(c *engine.Conn) { bound = c }})
+	_, err = a.Open(&enginetest.Wire{}, &engine.OpenOptions{Encoding: enginetest.Lines{}, Bind: func(c *engine.Conn, _ engine.WireID) { bound = c }})
 	wantCode(t, err, engine.CodeConflict)
-	bound.Gone(engine.CloseAbnormal, "the wire broke")
+	bound.Gone(engine.FirstWire, engine.CloseAbnormal, "the wire broke")
 }
 
 // What is called at a takeover may call the engine.
@@ -435,7 +435,7 @@ func TestShutdownLosesNoEvent(t *testing.T) {
 		handler := &enginetest.Handler{}
 		e := start(t, handled(handler, ""))
 		c := connect(t, e.Hub("chat"), open{})
-		go c.Gone(engine.CloseAbnormal, "x")
+		go c.Gone(engine.FirstWire, engine.CloseAbnormal, "x")
 		must(t, e.Shutdown(context.Background()))
 		n := 0
 		for _, l := range handler.Calls() {
@@ -603,7 +603,7 @@ func TestMemoryIsGivenBack(t *testing.T) {
 	eventually(t, func() bool { return e.Stats().MessagesOut >= 2*n })
 	t.Logf("a connection takes %d bytes", (heap()-before)/n)
 	for i, c := range conns {
-		c.Gone(engine.CloseAbnormal, "")
+		c.Gone(engine.FirstWire, engine.CloseAbnormal, "")
 		conns[i] = nil
 	}
 	eventually(t, func() bool { return e.Stats().Connections == 0 })

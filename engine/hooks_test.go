@@ -75,17 +75,17 @@ func TestLastMessage(t *testing.T) {
 	}
 	ann := connect(t, h, open{user: "ann", roles: anything})
 	ann.SetLast(will("lost"))
-	ann.Gone(engine.CloseAbnormal, "")
+	ann.Gone(engine.FirstWire, engine.CloseAbnormal, "")
 	cy := connect(t, h, open{user: "cy", roles: anything})
 	cy.SetLast(will("closed"))
 	must(t, h.CloseConn(t.Context(), cy.ID(), ""))
 	dee := connect(t, h, open{user: "dee", roles: anything})
 	dee.SetLast(will("never"))
 	dee.SetLast(nil)
-	dee.Gone(engine.CloseNormal, "")
+	dee.Gone(engine.FirstWire, engine.CloseNormal, "")
 	eve := connect(t, h, open{user: "eve"})
 	eve.SetLast(will("forbidden"))
-	eve.Gone(engine.CloseAbnormal, "")
+	eve.Gone(engine.FirstWire, engine.CloseAbnormal, "")
 	must(t, h.SendToGroup(t.Context(), "g", text("end"), nil))
 	bo.expect("text @g <ann lost", "text @g <cy closed", "text @g end")
 }
@@ -112,7 +112,7 @@ func TestDetails(t *testing.T) {
 	c, err := a.Open(w, &engine.OpenOptions{Encoding: enginetest.Lines{}, Bind: w.Bind, Details: "session 1"})
 	must(t, err)
 	c.SetDetails("packet 0")
-	c.Gone(engine.CloseNormal, "")
+	c.Gone(engine.FirstWire, engine.CloseNormal, "")
 	all := []string{<-got, <-got}
 	if want := []string{"connected session 1", "disconnected packet 0"}; !slices.Equal(all, want) {
 		t.Errorf("got %s", strings.Join(all, ", "))
@@ -137,11 +137,11 @@ func TestHelloFollowsInitialGroups(t *testing.T) {
 			c.Do(&engine.Request{Op: engine.OpSend, Group: "g", Payload: text(fmt.Sprint(i))}, func(error) {})
 			close(opened)
 		}()
-		_, err = a.Open(w, &engine.OpenOptions{Encoding: enginetest.Lines{}, Bind: func(conn *engine.Conn) { c = conn; w.Bind(conn) }})
+		_, err = a.Open(w, &engine.OpenOptions{Encoding: enginetest.Lines{}, Bind: func(conn *engine.Conn, id engine.WireID) { c = conn; w.Bind(conn, id) }})
 		must(t, err)
 		<-opened
 		(&client{Conn: c, Wire: w, t: t}).expect(fmt.Sprintf("text @g %d", i))
-		c.Gone(engine.CloseNormal, "")
+		c.Gone(engine.FirstWire, engine.CloseNormal, "")
 	}
 }
 
@@ -169,10 +169,10 @@ func TestHelloFollowsVisibility(t *testing.T) {
 				}
 			}
 		}()
-		_, err = a.Open(w, &engine.OpenOptions{Encoding: enginetest.Lines{}, Bind: func(conn *engine.Conn) { c = conn; w.Bind(conn) }})
+		_, err = a.Open(w, &engine.OpenOptions{Encoding: enginetest.Lines{}, Bind: func(conn *engine.Conn, id engine.WireID) { c = conn; w.Bind(conn, id) }})
 		must(t, err)
 		<-seen
 		(&client{Conn: c, Wire: w, t: t}).expect("text user", "text all", "text conn")
-		c.Gone(engine.CloseNormal, "")
+		c.Gone(engine.FirstWire, engine.CloseNormal, "")
 	}
 }

@@ -28,10 +28,34 @@ type Request struct {
 	Unchecked bool
 	// CancelOnEnd cancels the handler's call when the connection ends.
 	CancelOnEnd bool
+	// Cancel, if set, cancels the handler's call, or keeps it from being made,
+	// when it ends (OpEvent).
+	Cancel context.Context
 	// OnReply, if set, gets an event's reply, before done is called; otherwise
 	// the reply's payload is sent to the connection.
 	OnReply func(*EventReply)
+	// Stream is the part of a stream that an operation on streams is about.
+	Stream *StreamRequest
+	// State is what OpSetState sets; nil clears it. It must not change.
+	State map[string]string
 }
+
+// StreamRequest is what a publisher says about a stream of its own.
+type StreamRequest struct {
+	// ID is its name for the stream.
+	ID string
+	// Seq numbers a part: 1, 2, ...; 0 in an OpStreamData without one, which only
+	// keeps the stream alive.
+	Seq uint64
+	// Idle is how long the stream lives without a sign of its publisher
+	// (OpStreamStart); 0 for [DefaultStreamIdle].
+	Idle time.Duration
+	// Err is why the publisher ends the stream early (OpStreamEnd).
+	Err *StreamError
+}
+
+// DefaultStreamIdle is how long a stream lives without a sign of its publisher.
+const DefaultStreamIdle = 5 * time.Minute
 
 // Op says what a [Request] asks for.
 type Op uint8
@@ -42,6 +66,21 @@ const (
 	OpLeave
 	OpSend
 	OpEvent
+	// OpStreamStart begins a stream to Group; NoEcho holds for all of it. It is
+	// answered with a KindStreamAck or a KindStreamClosed.
+	OpStreamStart
+	// OpStreamData publishes a part, Payload. It is answered with a KindStreamAck,
+	// KindStreamNack or KindStreamClosed.
+	OpStreamData
+	// OpStreamEnd ends a stream. It is answered with a KindStreamClosed.
+	OpStreamEnd
+	// OpSetState sets or clears the connection's state in Group.
+	OpSetState
+	// OpWatchState asks for Group's state, now and as it changes: the success is
+	// followed by a KindStateSnapshot, and that by KindStateUpdates.
+	OpWatchState
+	// OpUnwatchState takes that back.
+	OpUnwatchState
 )
 
 // lane is what waits while a connection's requests are carried out, in order. An

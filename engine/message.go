@@ -70,7 +70,29 @@ const (
 	// KindControl is something only the connection's own protocol understands,
 	// held in Attributes.
 	KindControl
+	// KindStreamAck tells a publisher that its stream has everything below
+	// Stream.Seq.
+	KindStreamAck
+	// KindStreamNack tells a publisher that a part of its stream was not taken
+	// (Stream.Err says why) and that Stream.Seq is expected. The stream goes on.
+	KindStreamNack
+	// KindStreamClosed tells a publisher that its stream is over; Stream.Err says
+	// why, if not by its own wish.
+	KindStreamClosed
+	// KindStateSnapshot is the state of a whole group: Group and States.
+	KindStateSnapshot
+	// KindStateUpdate is what changed in a group's state: Group and States.
+	KindStateUpdate
+	// KindInvokeResponse answers an invocation: Invocation, and Err where it
+	// failed; else Payload, whose Data is nil if there is none.
+	KindInvokeResponse
 )
+
+// Numbered reports whether deliveries of the kind have sequence ids on a numbered
+// connection.
+func (k Kind) Numbered() bool {
+	return k == KindData || k == KindStateSnapshot || k == KindStateUpdate
+}
 
 // Message is one thing that the engine hands to connections. It is immutable
 // once it has been handed to the engine, and shared by all who receive it.
@@ -94,6 +116,8 @@ type Message struct {
 	Expires time.Time
 	// Attributes are a protocol's own, opaque to the engine (an MQTT QoS, say).
 	Attributes any
+	// Stream says which part of which stream it is; nil for one that is whole.
+	Stream *StreamPart
 
 	// Of the other kinds.
 
@@ -104,6 +128,57 @@ type Message struct {
 	ReconnectionToken string
 	CloseCode         CloseCode
 	Text              string
+	// Invocation is the client's name for what is answered.
+	Invocation string
+	States     []GroupState
+}
+
+// StreamPart says where in a group stream a message belongs, or what a publisher
+// is told about its stream.
+type StreamPart struct {
+	// ID is the publisher's name for the stream, unique among its own.
+	ID string
+	// Seq is the part's number, 1 for the first; in what a publisher is told, the
+	// number that is expected next.
+	Seq uint64
+	// End marks the last part, whose payload may be empty.
+	End bool
+	// Err says why the stream ended, or why a part was not taken; nil if all is well.
+	Err *StreamError
+}
+
+// StreamError is what went wrong with a stream.
+type StreamError struct {
+	// Name is one of the StreamError names.
+	Name string
+	// Message is for people.
+	Message string
+	// UserCode is the publisher's own code (StreamUserError only).
+	UserCode string
+}
+
+// The names of stream errors, those of Azure's client protocol.
+const (
+	StreamNotFound    = "StreamNotFound"
+	StreamForbidden   = "Forbidden"
+	StreamBadRequest  = "BadRequest"
+	StreamInternal    = "InternalServerError"
+	StreamIdleTimeout = "IdleTimeout"
+	StreamCancelled   = "Cancelled"
+	StreamUserError   = "UserError"
+	StreamInvalidSeq  = "InvalidSequenceId"
+	StreamTransient   = "TransientError"
+)
+
+// GroupState is what one connection has set in one group.
+type GroupState struct {
+	ConnID ConnID
+	UserID UserID
+	// State is nil once it has been cleared. It is immutable.
+	State map[string]string
+	// UpdatedAt rises from each of a connection's updates to the next, by a
+	// millisecond at least.
+	UpdatedAt time.Time
 }
 
 // size is what m counts for in the bounds of queues.
@@ -112,8 +187,17 @@ func (m *Message) size() int {
 	for k, v := range m.Metadata {
 		n += len(k) + len(v)
 	}
+	for i := range m.States {
+		n += stateOverhead
+		for k, v := range m.States[i].State {
+			n += len(k) + len(v)
+		}
+	}
 	return n
 }
+
+// stateOverhead is the size of a GroupState and its ids.
+const stateOverhead = 128
 
 // messageOverhead is the size of a Message and of the entry that refers to it.
 const messageOverhead = 256

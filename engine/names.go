@@ -28,6 +28,13 @@ type EventName string
 // NodeID identifies one running engine among those that share a [Backplane].
 type NodeID string
 
+// WireID numbers the wires of one logical connection: 1 for the first, one more
+// for each recovery.
+type WireID uint32
+
+// FirstWire is the wire that a connection opens with.
+const FirstWire WireID = 1
+
 // AckID is the number a client gives to a request that it wants acknowledged.
 type AckID uint64
 

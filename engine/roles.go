@@ -13,14 +13,22 @@ type Permission uint8
 const (
 	SendToGroup Permission = iota + 1
 	JoinLeaveGroup
+	SetGroupState
+	GetGroupState
 )
 
 // String returns the wire's name of the permission.
 func (p Permission) String() string {
-	if p == SendToGroup {
+	switch p {
+	case SendToGroup:
 		return "sendToGroup"
+	case JoinLeaveGroup:
+		return "joinLeaveGroup"
+	case SetGroupState:
+		return "setGroupState"
+	default:
+		return "getGroupState"
 	}
-	return "joinLeaveGroup"
 }
 
 // The role strings of Azure Web PubSub's permission model. A suffix ".{group}"
@@ -28,6 +36,8 @@ func (p Permission) String() string {
 const (
 	RoleSendToGroup    = "webpubsub.sendToGroup"
 	RoleJoinLeaveGroup = "webpubsub.joinLeaveGroup"
+	RoleSetGroupState  = "webpubsub.setGroupState"
+	RoleGetGroupState  = "webpubsub.getGroupState"
 )
 
 // Bounds of roles and grants (Azure's wildcard group roles, and its limit of
@@ -62,18 +72,22 @@ func (r *rule) allows(g GroupName) bool {
 }
 
 // grants is a compiled list of roles, shared by all connections that have it.
-type grants struct{ send, join rule }
-
-func (g *grants) of(p Permission) *rule {
-	if p == SendToGroup {
-		return &g.send
-	}
-	return &g.join
+type grants struct {
+	roles []string // what it was compiled from
+	rules [len(roleNames)]rule
 }
+
+// roleNames are the base names of roles, by permission.
+var roleNames = [...]string{
+	SendToGroup: RoleSendToGroup, JoinLeaveGroup: RoleJoinLeaveGroup,
+	SetGroupState: RoleSetGroupState, GetGroupState: RoleGetGroupState,
+}
+
+func (g *grants) of(p Permission) *rule { return &g.rules[p] }
 
 var (
 	noGrants  = &grants{}
-	allGrants = &grants{send: rule{any: true}, join: rule{any: true}}
+	allGrants = compileRoles(roleNames[SendToGroup:])
 )
 
 // compileRoles reads the roles it knows and skips the others, the invalid
@@ -82,10 +96,11 @@ func compileRoles(roles []string) *grants {
 	if len(roles) == 0 {
 		return noGrants
 	}
-	g := &grants{}
+	g := &grants{roles: roles}
 	for _, role := range roles {
-		g.send.add(role, RoleSendToGroup)
-		g.join.add(role, RoleJoinLeaveGroup)
+		for p := SendToGroup; int(p) < len(roleNames); p++ {
+			g.rules[p].add(role, roleNames[p])
+		}
 	}
 	return g
 }

@@ -81,8 +81,10 @@ type Encoding interface {
 
 // Own is what distinguishes one connection's delivery of a message from another's.
 type Own struct {
-	// Seq is the sequence id of the delivery, 0 for a kind that is not numbered.
+	// Seq is the sequence id of the delivery, 0 for one that is not numbered.
 	Seq SequenceID
+	// Again says that it may have been delivered before, on a wire that was lost.
+	Again bool
 	// Membership is the opaque option that the connection joined the message's
 	// group with; nil if there is none.
 	Membership any

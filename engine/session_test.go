@@ -182,7 +182,7 @@ func TestAdmission(t *testing.T) {
 		must(t, err)
 		_, err = c.SendEvent(t.Context(), "ping", text("x"))
 		must(t, err)
-		c.Gone(engine.CloseNormal, "done")
+		c.Gone(engine.FirstWire, engine.CloseNormal, "done")
 		calls, err := handler.Await(t.Context(), 4)
 		must(t, err)
 		if want := []string{"connect 0 ann", "connected 1 ann", "ping 2 ann text x", "disconnected 3 ann done"}; !slices.Equal(calls, want) {
@@ -273,7 +273,7 @@ func TestAdmission(t *testing.T) {
 		connect(t, h, open{})
 		_, err := tryConnect(t, h, open{})
 		wantCode(t, err, engine.CodeUnavailable)
-		c.Gone(engine.CloseNormal, "")
+		c.Gone(engine.FirstWire, engine.CloseNormal, "")
 		c.awaitClosed()
 		eventually(t, func() bool { _, err := tryConnect(t, h, open{}); return err == nil })
 	})
@@ -321,7 +321,7 @@ func TestDispatch(t *testing.T) {
 	if got := <-heard; got != "*engine.UserEvent" {
 		t.Errorf("the listener heard %s", got)
 	}
-	c.Gone(engine.CloseNormal, "")
+	c.Gone(engine.FirstWire, engine.CloseNormal, "")
 	if got := <-heard; got != "*engine.DisconnectedEvent" {
 		t.Errorf("the listener heard %s", got)
 	}

@@ -116,7 +116,7 @@ func (s *subscriptionSink) Offer(b *Batch, spans []Span) (n, part int, err error
 		for i := span.From; i < span.To; i++ {
 			m := b.Message(i)
 			if m.Kind == KindClose {
-				s.conn.Gone(m.CloseCode, "") // there is no far end to wait for
+				s.conn.Gone(FirstWire, m.CloseCode, "") // there is no far end to wait for
 			}
 			if m.Kind != KindData {
 				n++

@@ -54,6 +54,7 @@ type Session struct {
 	raw      bool
 
 	conn  *engine.Conn
+	id    engine.WireID // of the wire, among those of conn
 	state atomic.Uint32
 }
 
@@ -78,7 +79,7 @@ func (s *Session) Open(a *engine.Admission, w Wire, o *SessionOptions) error {
 		Encoding:    o.Encoding,
 		Subprotocol: o.Subprotocol,
 		WirePings:   o.WirePings,
-		Bind:        func(c *engine.Conn) { s.conn = c },
+		Bind:        func(c *engine.Conn, id engine.WireID) { s.conn, s.id = c, id },
 		Resume:      s.resume,
 		Ended:       s.over,
 	})
@@ -243,7 +244,7 @@ func (s *Session) Heard() { s.conn.Heard() }
 
 // Gone tells that the client said goodbye with code and text, or, with
 // [engine.CloseAbnormal], that the wire is lost.
-func (s *Session) Gone(code engine.CloseCode, text string) { s.conn.Gone(code, text) }
+func (s *Session) Gone(code engine.CloseCode, text string) { s.conn.Gone(s.id, code, text) }
 
 // Yield lets other connections have their turn: the door stops reading, as if the
 // session wanted no more, and goes on at once in the wire's next turn.

@@ -17,6 +17,7 @@ type Wire struct {
 
 	mu      sync.Mutex // guards the rest
 	conn    *engine.Conn
+	id      engine.WireID
 	bounded bool
 	room    int // bytes it still takes, if bounded
 	starved bool
@@ -30,10 +31,10 @@ type Wire struct {
 var _ engine.Sink = (*Wire)(nil)
 
 // Bind tells the wire its connection; it is for [engine.OpenOptions].Bind.
-func (w *Wire) Bind(c *engine.Conn) {
+func (w *Wire) Bind(c *engine.Conn, id engine.WireID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.conn = c
+	w.conn, w.id = c, id
 }
 
 // Limit makes the wire take n more bytes and then no more, until it is called
@@ -165,7 +166,7 @@ func (w *Wire) answer(m *engine.Message) {
 	if m.Kind != engine.KindClose || w.KeepOpen {
 		return
 	}
-	w.conn.Gone(m.CloseCode, "")
+	w.conn.Gone(w.id, m.CloseCode, "")
 }
 
 func (w *Wire) notify() {
