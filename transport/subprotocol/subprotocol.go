@@ -67,6 +67,8 @@ const (
 	// InSequenceAck acknowledges deliveries up to Inbound.Sequence. A connection
 	// without sequence ids ignores it.
 	InSequenceAck
+	// InCancel cancels the invocation that Inbound.Invocation names.
+	InCancel
 )
 
 // Inbound is one client message.
@@ -76,6 +78,10 @@ type Inbound struct {
 	Request *engine.Request
 	// Sequence is set for InSequenceAck.
 	Sequence engine.SequenceID
+	// Invocation is the client's name for an invocation. Set for InCancel, and for
+	// an InRequest of OpEvent whose outcome is to be told by a
+	// [engine.KindInvokeResponse].
+	Invocation string
 }
 
 // RefusedError is a client message that ends its connection.
