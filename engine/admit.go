@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"sync/atomic"
 	"time"
@@ -117,10 +118,16 @@ type OpenOptions struct {
 	// and the options of the membership it came by. Nil: all of a kind that
 	// [Kind.Numbered] names do. It must not block.
 	Counted func(m *Message, membership any) bool
+	// Hello is for the Attributes of the connection's KindConnected on this wire.
+	Hello any
 	// WirePings says that the wire has pings: the engine then sends a
 	// KindWirePing each HubOptions.KeepAlive, and ends a connection of which
 	// Conn.Heard was not called for two intervals.
 	WirePings bool
+	// Silence is how long a wire without such pings may be silent; 0 for ever.
+	// A connection of which Conn.Heard was not called for that long, and at most
+	// half as long again, is ended.
+	Silence time.Duration
 	// Bind is called with the connection, and the number of this wire of it,
 	// before the sink is first used, and before Open returns. It must not block.
 	Bind func(*Conn, WireID)
@@ -149,7 +156,13 @@ func (a *Admission) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 		o.Bind(c, FirstWire)
 	}
 	ctx := a.hub.engine.ctx // the connection lives as long as the engine, not the request
-	in := &entrance{encoding: o.Encoding, groups: a.groups, claims: a.request.ConnID != "", takeOver: a.request.TakeOver}
+	hello := &Message{Kind: KindConnected, ConnID: c.id, User: c.user, Attributes: o.Hello}
+	if c.durable != nil {
+		hello.ReconnectionToken = c.durable.mint(a.hub.engine.node)
+	}
+	in := &entrance{
+		encoding: o.Encoding, hello: hello, groups: a.groups, claims: a.request.ConnID != "", takeOver: a.request.TakeOver,
+	}
 	if err := a.hub.enter(ctx, c, in); err != nil {
 		a.hub.raiseDisconnected(c, err.Error())
 		a.hub.engine.unreserve()
@@ -175,20 +188,37 @@ func (a *Admission) conn(sink Sink, o *OpenOptions) *Conn {
 	c := &Conn{
 		id: a.id, user: a.user, subprotocol: o.Subprotocol,
 		hub: a.hub, shard: e.shardFor(), sink: sink,
-		numbered: o.Numbered, resume: o.Resume, endedFunc: o.Ended,
+		numbered: o.Numbered, mute: !o.WirePings, resume: o.Resume, endedFunc: o.Ended,
 		grants: e.roles.compile(a.roles), nextEvent: 1,
 	}
 	if a.state != nil || o.Details != nil {
 		c.extra = &extra{handlerState: a.state, details: o.Details}
 	}
-	if ka := a.hub.settings.Load().keepAlive; o.WirePings && ka > 0 {
-		c.pings = ka
+	c.pings = o.interval(a.hub)
+	if o.Window > 0 || o.Counted != nil {
+		c.window = &window{room: o.room(), counted: o.Counted}
 	}
-	if o.Window > 0 {
-		c.window = &window{room: o.Window, counted: o.Counted}
+	if o.Recovery > 0 && o.Numbered {
+		c.durable = newDurable(o, a.request.PeerCertificates)
 	}
 	c.heard.Store(true)
 	return c
+}
+
+// interval returns how often to look for signs of life on h's wire; 0 for never.
+func (o *OpenOptions) interval(h *Hub) time.Duration {
+	if o.WirePings {
+		return max(0, h.settings.Load().keepAlive)
+	}
+	return o.Silence / 2 // the second one missed is one too many
+}
+
+// room returns how many deliveries may be under way.
+func (o *OpenOptions) room() int {
+	if o.Window <= 0 {
+		return math.MaxInt
+	}
+	return o.Window
 }
 
 // Abandon gives the admission up: the upgrade itself failed. It raises
@@ -204,6 +234,7 @@ func (a *Admission) Abandon(reason string) {
 // entrance is how a connection comes in.
 type entrance struct {
 	encoding Encoding
+	hello    *Message
 	groups   []GroupName
 	claims   bool // its id is its own choice, which others may have made too
 	takeOver bool // whoever has the id is to go
@@ -335,8 +366,7 @@ func (h *Hub) tryAppear(c *Conn, in *entrance) (old *Conn, _ error) {
 	// The hello goes out when all can be sent to c that is addressed to it, to its
 	// user or to the hub: whoever has seen it may do so.
 	begin := []entry{{op: opOpen, conn: c, opening: &opening{
-		encoding: in.encoding, hold: len(in.groups) > 0,
-		hello: &Message{Kind: KindConnected, ConnID: c.id, User: c.user},
+		encoding: in.encoding, hold: len(in.groups) > 0, hello: in.hello,
 	}}}
 	c.everyone = membership{conn: c, group: h.all}
 	h.all.add(&c.everyone, true)

@@ -21,6 +21,9 @@ type Batch struct {
 	// members are the memberships behind the messages, in a batch made for one
 	// connection whose encoding asks for their options; else empty.
 	members []*membership
+	// seqs are the numbers of the messages' deliveries, 0 for those without one,
+	// in a batch made for one numbered connection; else empty.
+	seqs []SequenceID
 }
 
 // Len returns the number of messages.
@@ -61,6 +64,13 @@ func (b *Batch) member(i int) *membership {
 	return b.members[i]
 }
 
+func (b *Batch) seq(i int) SequenceID {
+	if len(b.seqs) == 0 {
+		return 0
+	}
+	return b.seqs[i]
+}
+
 func (b *Batch) start(i int) int {
 	if i == 0 {
 		return 0
@@ -75,7 +85,7 @@ const maxPooledBatch = 1 << 20
 func (b *Batch) reset() {
 	clear(b.msgs)
 	clear(b.members)
-	b.msgs, b.members, b.ends = b.msgs[:0], b.members[:0], b.ends[:0]
+	b.msgs, b.members, b.ends, b.seqs = b.msgs[:0], b.members[:0], b.ends[:0], b.seqs[:0]
 	if cap(b.bytes) > maxPooledBatch {
 		b.bytes = nil
 	}

@@ -32,8 +32,12 @@ func (h *Hub) ask(ctx context.Context, c *Command) (Answer, error) {
 		}
 		sum.Count += a.Count
 		sum.Members = append(sum.Members, a.Members...)
+		sum.States = append(sum.States, a.States...)
 	}
-	if c.Verb == VerbList {
+	switch c.Verb {
+	case VerbState:
+		sum.States = firstStates(sum.States, c.Limit)
+	case VerbList:
 		sum.Members = firstMembers(sum.Members, c.Limit)
 	}
 	return sum, nil
@@ -99,6 +103,8 @@ func (h *Hub) carryOut(ctx context.Context, c *Command) Answer {
 				conn.leave(g)
 			}
 		}
+	case VerbState:
+		a.States = statesOf(conns, GroupName(c.Target.Name), c.Limit)
 	case VerbList:
 		a.Members = listMembers(conns, c.After, c.Limit)
 	case VerbGrant, VerbRevoke:
@@ -139,6 +145,10 @@ func (h *Hub) find(t Target) *group {
 		return h.groups.find(t.Name)
 	case TargetUser:
 		return h.users.find(t.Name)
+	case TargetWatchers:
+		return h.watchers.find(t.Name)
+	case TargetStated:
+		return h.stated.find(t.Name)
 	}
 	return h.all
 }
@@ -267,26 +277,32 @@ func (h *Hub) beginSend(c *Conn, r *Request) (wait func(context.Context) error, 
 	if r.TTL > 0 {
 		m.Expires = e.clock.Now().Add(r.TTL)
 	}
-	e.counters.published(m)
-	if g := h.groups.find(string(r.Group)); g != nil {
-		var sender *Conn
-		if r.NoEcho {
-			sender = c
-		}
-		h.publish(g, m, sender, nil)
-	}
-	if e.backplane != nil {
-		err := e.backplane.Tell(e.ctx, &Command{
-			Hub: h.name, Verb: VerbSend, Target: Target{TargetGroup, string(r.Group)}, Message: m,
-		})
-		if err != nil {
-			return nil, err
-		}
+	if err := h.publishFrom(c, m); err != nil {
+		return nil, err
 	}
 	if e.overfull() {
 		return e.waitRoom, nil
 	}
 	return nil, nil
+}
+
+// publishFrom publishes m, which c sends, to its group.
+func (h *Hub) publishFrom(c *Conn, m *Message) error {
+	e := h.engine
+	e.counters.published(m)
+	if g := h.groups.find(string(m.Group)); g != nil {
+		var sender *Conn
+		if m.NoEcho {
+			sender = c
+		}
+		h.publish(g, m, sender, nil)
+	}
+	if e.backplane == nil {
+		return nil
+	}
+	return e.backplane.Tell(e.ctx, &Command{
+		Hub: h.name, Verb: VerbSend, Target: Target{TargetGroup, string(m.Group)}, Message: m,
+	})
 }
 
 // listMembers returns the first of conns after the given id, as firstMembers does.

@@ -9,6 +9,10 @@ const (
 	TargetGroup
 	TargetUser
 	TargetConn
+	// TargetWatchers are those who watch the state of the group Name,
+	TargetWatchers
+	// TargetStated those who have state in it.
+	TargetStated
 )
 
 // Target names the connections that a command is about: all of a hub, or those
@@ -34,6 +38,7 @@ const (
 	VerbGrant                 // allow Permission on Groups[0]
 	VerbRevoke                // deny Permission on Groups[0]
 	VerbPermitted             // count the target if Permission on Groups[0] is allowed
+	VerbState                 // collect the target's state in the group that it names
 	VerbClaim                 // end the target in favour of a new one: User, Subprotocol, TakeOver
 )
 
@@ -65,6 +70,8 @@ type Answer struct {
 	Count int
 	// Members are those listed, in order of id, at most Limit+1.
 	Members []Member
+	// States are in order of connection id, at most Limit.
+	States []GroupState
 	// Err is a failure that is not simply an absent target.
 	Err *Error
 }

@@ -23,18 +23,18 @@ type Conn struct {
 	state        connState
 	missed       uint8 // keep-alive intervals without a sign of life
 	wireDone     bool  // the far end has said goodbye
+	pings        time.Duration
 
 	// Fixed at birth.
 	numbered    bool
+	mute        bool // it is listened to, and not pinged
 	quiet       bool // raises no events (in-process subscribers)
 	id          ConnID
 	user        UserID
 	subprotocol string
 	hub         *Hub
 	shard       *shard
-	pings       time.Duration
-	resume      func()
-	endedFunc   func()
+	durable     *durable // nil for one that ends with its wire
 
 	heard  atomic.Bool
 	ending atomic.Bool  // mirrors isOver, for those who may not lock
@@ -45,6 +45,8 @@ type Conn struct {
 	byUser   *membership // in the user's group; nil without a user
 
 	mu          sync.Mutex // guards the rest; groups and shard queues are locked under it
+	resume      func()
+	endedFunc   func()
 	isOver      bool
 	entered     bool // it is in its tables
 	announced   bool // connected was raised
@@ -63,9 +65,13 @@ type extra struct {
 	overrides    overrides
 	index        map[GroupName]int // of memberships, once there are many
 	handlerState HandlerState
-	details      any      // opaque, for events
-	last         *Request // published at the end
-	late         *string  // the reason of an end that came before connected was raised
+	details      any // opaque, for events
+	last         *lastMessage
+	streams      map[string]*stream // that it publishes
+	states       map[GroupName]*ownState
+	stated       time.Time // when it last changed one of them
+	watching     map[GroupName]*membership
+	late         *string // the reason of an end that came before connected was raised
 }
 
 var noExtra extra
@@ -146,18 +152,25 @@ func (c *Conn) Gone(wire WireID, code CloseCode, text string) {
 	if code == CloseAbnormal {
 		reason = EndLost
 	}
+	if c.detached(wire, code) {
+		return
+	}
 	c.over(reason, code, text)
 	c.shard.post(entry{op: opGone, conn: c, polite: code != CloseAbnormal, closing: &closing{code: code}})
 }
 
-// SetLast leaves a message that is published, under the connection's own name
-// and permissions, when the logical connection ends, whoever ends it; nil takes
-// it back. r is a request of OpSend.
-func (c *Conn) SetLast(r *Request) {
+// SetLast leaves a message that is published once, under the connection's own
+// name and permissions: when the logical connection ends, whoever ends it, or when
+// it has been without a wire for away, if that comes first; a negative away never
+// does. nil takes the message back. r is a request of OpSend.
+func (c *Conn) SetLast(r *Request, away time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if r != nil || c.extra != nil {
-		c.more().last = r
+	switch {
+	case r != nil:
+		c.more().last = &lastMessage{request: r, away: away}
+	case c.extra != nil:
+		c.extra.last = nil
 	}
 }
 
@@ -187,12 +200,14 @@ func (c *Conn) over(reason EndReason, code CloseCode, text string) bool {
 		c.more().late = &text
 	}
 	c.ending.Store(true)
-	last := c.extra.get().last
+	x := c.extra.get()
+	last, streams, states, watching := x.last, x.streams, x.states, x.watching
 	left := c.memberships
 	c.memberships = nil
 	if c.extra != nil {
-		c.extra.last, c.extra.index = nil, nil
+		c.extra.last, c.extra.streams, c.extra.states, c.extra.watching, c.extra.index = nil, nil, nil, nil, nil
 	}
+	ended := c.endedFunc
 	var cancel context.CancelFunc
 	if c.lane != nil {
 		cancel = c.lane.cancel
@@ -203,12 +218,17 @@ func (c *Conn) over(reason EndReason, code CloseCode, text string) bool {
 		cancel()
 	}
 	h := c.hub
-	if last != nil {
-		if _, err := c.begin(last); err != nil {
-			h.engine.logFailure("a connection's last message was not published", err, "hub", h.name, "connection", c.id)
-		}
+	c.publishLast(last)
+	for id, st := range streams {
+		h.endStream(c, id, st, &StreamError{Name: StreamCancelled, Message: "The publisher is gone."})
 	}
 	h.conns.remove(c)
+	for g, m := range watching {
+		h.unwatch(g, m)
+	}
+	for g, st := range states {
+		h.clearState(c, g, st)
+	}
 	for _, m := range left {
 		h.leaveTable(&h.groups, m)
 	}
@@ -218,8 +238,8 @@ func (c *Conn) over(reason EndReason, code CloseCode, text string) bool {
 	h.all.remove(&c.everyone)
 	h.neglect(Target{Kind: TargetAll})
 	h.engine.connOver(c, reason, code, text)
-	if c.endedFunc != nil {
-		c.endedFunc()
+	if ended != nil {
+		ended()
 	}
 	if announced { // otherwise Open does what follows
 		h.raiseDisconnected(c, text)
@@ -297,12 +317,24 @@ func (c *Conn) join(g GroupName, options any) (bool, error) {
 // leave takes c out of g and reports whether it was in it.
 func (c *Conn) leave(g GroupName) bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	i := c.find(g)
 	if i < 0 {
+		c.mu.Unlock()
 		return false
 	}
 	c.drop(i)
+	st, w := c.extra.get().states[g], c.extra.get().watching[g]
+	if st != nil {
+		delete(c.extra.states, g)
+	}
+	if w != nil {
+		delete(c.extra.watching, g)
+		c.hub.unwatch(g, w)
+	}
+	c.mu.Unlock()
+	if st != nil {
+		c.hub.clearState(c, g, st)
+	}
 	return true
 }
 

@@ -165,6 +165,12 @@ func (h *Hub) raiseUserEvent(ctx context.Context, c *Conn, r *Request) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if r.Cancel != nil {
+		defer context.AfterFunc(r.Cancel, cancel)()
+		if r.Cancel.Err() != nil {
+			return contextError(r.Cancel, "event.cancelled")
+		}
+	}
 	if r.CancelOnEnd {
 		c.mu.Lock()
 		if c.lane == nil {

@@ -6,7 +6,8 @@ import (
 )
 
 // group is a set of connections that messages can be published to: one that
-// clients join, the connections of one user, or all of a hub.
+// clients join, the connections of one user, all of a hub, or the watchers of a
+// group's state. Those who have state in a group are one, too, for verbs alone.
 //
 // It holds the truth that verbs ask for (existence, counts, listing). Who gets
 // a message is decided by the shards, from member slices of their own that
@@ -88,7 +89,9 @@ func (g *group) remove(m *membership) bool {
 	}
 	s := m.conn.shard
 	g.perShard[s.index]--
-	s.post(entry{op: opLeave, member: m})
+	if g.kind != TargetStated { // nothing is published to those
+		s.post(entry{op: opLeave, member: m})
+	}
 	g.dead = last == 0 && g.kind != TargetAll
 	return g.dead
 }

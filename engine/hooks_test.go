@@ -33,20 +33,20 @@ func TestWindow(t *testing.T) {
 		send(fmt.Sprint(i), nil)
 	}
 	send("behind", &engine.SendOptions{Attributes: "qos0"})
-	c.expect("#1 {qos1} text @g [qos0] free", "#2 {qos1} text @g 0", "#3 {qos1} text @g 1")
+	c.expect("{qos1} text @g [qos0] free", "#1 {qos1} text @g 0", "#2 {qos1} text @g 1")
 	c.Acknowledge(1)
-	c.expect("#1 {qos1} text @g [qos0] free", "#2 {qos1} text @g 0", "#3 {qos1} text @g 1", "#4 {qos1} text @g 2")
+	c.expect("{qos1} text @g [qos0] free", "#1 {qos1} text @g 0", "#2 {qos1} text @g 1", "#3 {qos1} text @g 2")
 	c.Limit(3) // the sink's room is another matter
 	c.Acknowledge(2)
 	c.Limit(-1)
 	c.Acknowledge(2)
 	lines := c.lines(7)
-	if want := "#7 {qos1} text @g [qos0] behind"; lines[6] != want || len(lines) != 7 {
+	if want := "{qos1} text @g [qos0] behind"; lines[6] != want || len(lines) != 7 {
 		t.Errorf("got %q", lines)
 	}
 	c.Acknowledge(10)
 	send("end", nil)
-	if lines := c.lines(8); lines[7] != "#8 {qos1} text @g end" {
+	if lines := c.lines(8); lines[7] != "#6 {qos1} text @g end" {
 		t.Errorf("got %q", lines)
 	}
 }
@@ -74,17 +74,17 @@ func TestLastMessage(t *testing.T) {
 		return &engine.Request{Op: engine.OpSend, Group: "g", Payload: text(s)}
 	}
 	ann := connect(t, h, open{user: "ann", roles: anything})
-	ann.SetLast(will("lost"))
+	ann.SetLast(will("lost"), -1)
 	ann.Gone(engine.FirstWire, engine.CloseAbnormal, "")
 	cy := connect(t, h, open{user: "cy", roles: anything})
-	cy.SetLast(will("closed"))
+	cy.SetLast(will("closed"), -1)
 	must(t, h.CloseConn(t.Context(), cy.ID(), ""))
 	dee := connect(t, h, open{user: "dee", roles: anything})
-	dee.SetLast(will("never"))
-	dee.SetLast(nil)
+	dee.SetLast(will("never"), -1)
+	dee.SetLast(nil, -1)
 	dee.Gone(engine.FirstWire, engine.CloseNormal, "")
 	eve := connect(t, h, open{user: "eve"})
-	eve.SetLast(will("forbidden"))
+	eve.SetLast(will("forbidden"), -1)
 	eve.Gone(engine.FirstWire, engine.CloseAbnormal, "")
 	must(t, h.SendToGroup(t.Context(), "g", text("end"), nil))
 	bo.expect("text @g <ann lost", "text @g <cy closed", "text @g end")

@@ -25,6 +25,9 @@ type Hub struct {
 	all    *group
 	groups groupTable
 	users  groupTable
+
+	watchers groupTable
+	stated   groupTable
 }
 
 func newHub(e *Engine, name HubName) *Hub {
@@ -33,6 +36,9 @@ func newHub(e *Engine, name HubName) *Hub {
 		all:    &group{kind: TargetAll, perShard: make([]int32, len(e.shards))},
 		groups: groupTable{kind: TargetGroup},
 		users:  groupTable{kind: TargetUser},
+
+		watchers: groupTable{kind: TargetWatchers},
+		stated:   groupTable{kind: TargetStated},
 	}
 	h.configure()
 	return h

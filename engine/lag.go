@@ -13,26 +13,36 @@ type lagged struct {
 	tail  []byte // the rest of a message that was taken in part
 	queue []owed
 	head  int
-	bytes int
+	fresh int // in queue, and not among the connection's replay
+	bytes int // of those, and of tail
 }
 
-// owed is a message that waits, and the membership it came by.
+// owed is a message that waits, the membership it came by, and its number, if it
+// has one by now: then it is one of the connection's replay.
 type owed struct {
 	message *Message
 	member  *membership
+	seq     SequenceID
 }
 
 func (l *lagged) push(o owed) {
 	l.queue = append(l.queue, o)
-	l.bytes += o.message.size()
+	l.count(o, 1)
 }
 
-func (l *lagged) len() int {
-	n := len(l.queue) - l.head
-	if len(l.tail) > 0 {
-		n++
+func (l *lagged) count(o owed, n int) {
+	if o.seq == 0 {
+		l.fresh += n
+		l.bytes += n * o.message.size()
 	}
-	return n
+}
+
+// len returns how many messages wait that are not among the replay.
+func (l *lagged) len() int {
+	if len(l.tail) > 0 {
+		return l.fresh + 1
+	}
+	return l.fresh
 }
 
 // pop takes the oldest message off.
@@ -40,7 +50,7 @@ func (l *lagged) pop() owed {
 	o := l.queue[l.head]
 	l.queue[l.head] = owed{}
 	l.head++
-	l.bytes -= o.message.size()
+	l.count(o, -1)
 	if l.head == len(l.queue) {
 		l.queue, l.head = l.queue[:0], 0
 	}
@@ -50,7 +60,7 @@ func (l *lagged) pop() owed {
 // unshift puts back messages that were popped, in front of the others.
 func (l *lagged) unshift(msgs []owed) {
 	for _, o := range msgs {
-		l.bytes += o.message.size()
+		l.count(o, 1)
 	}
 	if l.head >= len(msgs) {
 		l.head -= len(msgs)
@@ -71,7 +81,9 @@ func (s *shard) beginLag(c *Conn, l *lagged) {
 func (s *shard) endLag(c *Conn) {
 	c.lag = nil
 	s.reckon(c)
-	s.engine.laggards.leave(c)
+	if c.durable == nil {
+		s.engine.laggards.leave(c)
+	}
 }
 
 // reckon brings the totals in line with what c owes.
@@ -82,6 +94,10 @@ func (s *shard) reckon(c *Conn) {
 		if c.sink != nil {
 			n += int64(c.sink.Held())
 		}
+	}
+	if d := c.durable; d != nil {
+		n += int64(d.replay.bytes)
+		msgs += int64(d.replay.len())
 	}
 	s.engine.laggards.bytes.Add(n - c.owed.Swap(n))
 	s.engine.laggards.messages.Add(msgs - int64(c.owedMessages))
@@ -95,7 +111,11 @@ func (s *shard) delay(c *Conn, runs []run) {
 	}
 	for _, r := range runs {
 		for i := r.span.From; i < r.span.To; i++ {
-			c.lag.push(owed{r.batch.msgs[i], r.member})
+			m := r.batch.msgs[i]
+			if c.state == connDetached && !m.Kind.Numbered() {
+				continue // of interest to the wire that is gone
+			}
+			c.lag.push(owed{message: m, member: r.member})
 		}
 	}
 	s.reckon(c)
@@ -106,15 +126,44 @@ func (s *shard) delay(c *Conn, runs []run) {
 // reconnect, and the reason cannot be sent into a full socket.
 func (s *shard) checkLag(c *Conn) {
 	limits := &s.engine.limits
-	n, size := c.lag.len(), int(c.owed.Load())
-	if n > limits.OutboundMessages || size > limits.OutboundBytes {
+	over := func() bool {
+		return int(c.owedMessages) > limits.OutboundMessages || int(c.owed.Load()) > limits.OutboundBytes
+	}
+	if over() {
+		s.sweep(c)
+	}
+	if over() {
+		does := "reads"
+		if c.durable != nil {
+			does = "acknowledges"
+		}
 		c.over(EndSlow, CloseAbnormal, fmt.Sprintf(
-			"The client reads too slowly: %d messages (%d bytes) wait for it, over the bounds of %d messages or %d bytes.",
-			n, size, limits.OutboundMessages, limits.OutboundBytes))
+			"The client "+does+" too slowly: %d messages (%d bytes) wait for it, over the bounds of %d messages or %d bytes.",
+			c.owedMessages, c.owed.Load(), limits.OutboundMessages, limits.OutboundBytes))
 		s.drop(c)
 		return
 	}
 	s.engine.laggards.relieve(int64(limits.TotalOutboundBytes))
+}
+
+// sweep drops what has expired while it waited for c.
+func (s *shard) sweep(c *Conn) {
+	l, now := c.lag, s.engine.clock.Now()
+	if l == nil {
+		return
+	}
+	waiting := l.queue[l.head:]
+	kept := l.queue[:0]
+	for _, o := range waiting {
+		if o.seq == 0 && o.message.expired(now) {
+			l.count(o, -1)
+			continue
+		}
+		kept = append(kept, o)
+	}
+	clear(l.queue[len(kept):])
+	l.queue, l.head = kept, 0
+	s.reckon(c)
 }
 
 // maxCatchUp bounds how many bytes, and roughly how many messages, a laggard is
@@ -123,7 +172,7 @@ const maxCatchUp = 256 << 10
 
 // writable gives a laggard what its sink now takes.
 func (s *shard) writable(c *Conn) {
-	if c.lag == nil || c.state == connDead {
+	if c.lag == nil || c.sink == nil {
 		return
 	}
 	l := c.lag
@@ -155,15 +204,15 @@ func (s *shard) writable(c *Conn) {
 		n := b.Len()
 		debt := s.try(c, b, []Span{{0, n}})
 		b.Release()
-		if c.state == connDead {
-			return
+		if c.sink == nil {
+			return // it is over, or its wire is lost
 		}
 		if c.window == nil && n > 0 && (debt == nil || len(debt.queue) < n) {
 			c.heard.Store(true) // as above; a sink that takes whole messages has no tail
 		}
 		if debt != nil {
 			for _, o := range debt.queue {
-				if c.counts(o) {
+				if c.window != nil && c.counts(o.message, o.member) {
 					c.window.room++
 				}
 			}
@@ -182,7 +231,7 @@ func (s *shard) writable(c *Conn) {
 func (s *shard) catchUp(c *Conn) *Batch {
 	b, l, now := s.newBatch(), c.lag, s.engine.clock.Now()
 	for l.head < len(l.queue) && len(b.bytes) < maxCatchUp && b.Len() < maxCatchUp/messageOverhead {
-		if o := l.queue[l.head]; c.counts(o) && !o.message.expired(now) {
+		if o := l.queue[l.head]; c.window != nil && c.counts(o.message, o.member) && (o.seq != 0 || !o.message.expired(now)) {
 			if c.window.room <= 0 {
 				break
 			}
@@ -191,11 +240,13 @@ func (s *shard) catchUp(c *Conn) *Batch {
 		o := l.pop()
 		m := o.message
 		switch {
-		case m.expired(now):
+		case o.seq == 0 && m.expired(now):
 		case c.codec.own:
-			body, _ := c.codec.encoding.AppendBody(s.scratch[:0], m)
+			body, ok := c.codec.encoding.AppendBody(s.scratch[:0], m)
 			s.scratch = body[:0]
-			s.appendOwn(b, c, m, o.member, body)
+			if ok {
+				s.appendOwn(b, c, o, body)
+			}
 		default:
 			s.append(b, c.codec, m)
 		}
@@ -206,15 +257,16 @@ func (s *shard) catchUp(c *Conn) *Batch {
 // window bounds the deliveries that the far end has not acknowledged.
 type window struct {
 	room    int
-	counted func(*Message, any) bool // nil: all of KindData
+	counted func(*Message, any) bool // nil: all that can be numbered
 }
 
-// counts reports whether o takes a place in c's window.
-func (c *Conn) counts(o owed) bool {
-	if c.window == nil || o.message.Kind != KindData {
+// counts reports whether a delivery takes a place in c's window, if it has one,
+// and a number, if it has those.
+func (c *Conn) counts(m *Message, member *membership) bool {
+	if !m.Kind.Numbered() {
 		return false
 	}
-	return c.window.counted == nil || c.window.counted(o.message, o.member.opaque())
+	return c.window == nil || c.window.counted == nil || c.window.counted(m, member.opaque())
 }
 
 // laggards are the connections that owe messages, over all shards.

@@ -38,6 +38,8 @@ type Request struct {
 	Stream *StreamRequest
 	// State is what OpSetState sets; nil clears it. It must not change.
 	State map[string]string
+
+	then func() // what follows the completion of one that succeeded
 }
 
 // StreamRequest is what a publisher says about a stream of its own.
@@ -99,6 +101,9 @@ const maxLaneBytes = 4 << 20
 func (r *Request) size() int {
 	n := len(r.Payload.Data) + len(r.Group) + messageOverhead
 	for k, v := range r.Metadata {
+		n += len(k) + len(v)
+	}
+	for k, v := range r.State {
 		n += len(k) + len(v)
 	}
 	return n
@@ -196,6 +201,9 @@ func (c *Conn) complete(it laneItem, err error) {
 		c.mu.Unlock()
 	}
 	it.done(err)
+	if err == nil && it.request.then != nil {
+		it.request.then()
+	}
 }
 
 // next takes the lane's next request, or leaves the lane idle.
@@ -250,6 +258,22 @@ func (c *Conn) begin(r *Request) (wait func(context.Context) error, _ error) {
 			return nil, err
 		}
 		return h.beginSend(c, r)
+	case OpStreamStart:
+		h.beginStream(c, r)
+		return nil, nil
+	case OpStreamData:
+		h.streamData(c, r)
+		return nil, nil
+	case OpStreamEnd:
+		h.finishStream(c, r)
+		return nil, nil
+	case OpSetState:
+		return h.setState(c, r)
+	case OpWatchState:
+		return h.watchState(c, r)
+	case OpUnwatchState:
+		c.unwatch(r.Group)
+		return nil, nil
 	case OpEvent:
 		return func(ctx context.Context) error { return h.raiseUserEvent(ctx, c, r) }, nil
 	}
@@ -305,4 +329,21 @@ func (c *Conn) SendEvent(ctx context.Context, name EventName, p Payload) (*Event
 		return nil, err
 	}
 	return reply, nil
+}
+
+// SetGroupState sets the connection's state in g, as its client would; nil clears
+// it. state must not change afterwards. It has at most 512 bytes of keys and values.
+func (c *Conn) SetGroupState(ctx context.Context, g GroupName, state map[string]string) error {
+	return c.await(ctx, &Request{Op: OpSetState, Group: g, State: state})
+}
+
+// WatchGroupState asks for g's state, as the connection's client would: it is
+// sent a KindStateSnapshot and then KindStateUpdates.
+func (c *Conn) WatchGroupState(ctx context.Context, g GroupName) error {
+	return c.await(ctx, &Request{Op: OpWatchState, Group: g})
+}
+
+// UnwatchGroupState takes that back.
+func (c *Conn) UnwatchGroupState(ctx context.Context, g GroupName) error {
+	return c.await(ctx, &Request{Op: OpUnwatchState, Group: g})
 }

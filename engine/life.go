@@ -1,11 +1,14 @@
 package engine
 
+import "time"
+
 // connState is where a connection is in its life on the shard.
 type connState uint8
 
 const (
 	connNew       connState = iota
 	connOpen                // gets messages
+	connDetached            // its wire is lost; what it gets waits for another one
 	connFlushing            // over; what is queued and the closing messages still go out
 	connLingering           // all is out; waits for the far end to close
 	connDead                // the sink is closed
@@ -16,6 +19,9 @@ func (s *shard) open(c *Conn, o *opening) {
 	c.codec = s.codec(o.encoding)
 	c.codec.users++
 	c.state = connOpen
+	if c.durable != nil {
+		s.engine.laggards.enter(c) // for good: it mostly owes something
+	}
 	if c.older = s.live; c.older != nil {
 		c.older.newer = c
 	}
@@ -27,9 +33,112 @@ func (s *shard) open(c *Conn, o *opening) {
 	} else {
 		s.solo(c, o.hello)
 	}
+	s.listen(c)
+}
+
+// listen begins to wait for signs of life on c's wire.
+func (s *shard) listen(c *Conn) {
 	if c.pings > 0 {
 		s.wheel.add(c, timerKeepAlive, s.engine.clock.Now().Add(c.pings))
 	}
+}
+
+// attach puts a connection onto another wire.
+func (s *shard) attach(c *Conn, o *opening) {
+	switch c.state {
+	case connOpen: // the wire it has lives on, or is not known to be dead
+		s.unwire(c)
+		c.sink.Close(false)
+	case connDetached:
+		s.wheel.cancel(c, timerState)
+	default:
+		o.sink.Close(false) // it is over
+		return
+	}
+	if x := s.codec(o.encoding); x != c.codec { // its memberships leave and join around this
+		c.codec.users--
+		x.users++
+		c.codec = x
+	}
+	d := c.durable
+	l := &lagged{}
+	l.push(owed{message: o.hello})
+	for _, o := range d.replay.queue[d.replay.head:] {
+		if o.message != nil {
+			l.push(o)
+		}
+	}
+	if old := c.lag; old != nil {
+		for _, o := range old.queue[old.head:] {
+			if o.seq == 0 {
+				l.push(o)
+			}
+		}
+	}
+	c.lag, c.sink, c.state, d.wire = l, o.sink, connOpen, o.wire
+	c.pings, c.missed, c.wireDone = o.pings, 0, false
+	if c.window != nil {
+		c.window.room = o.window
+	}
+	c.heard.Store(true)
+	s.reckon(c)
+	s.listen(c)
+	s.writable(c)
+}
+
+// detach takes a connection off its wire and lets it wait for another one. end
+// is how to answer a far end that said goodbye; nil for one that is lost.
+func (s *shard) detach(c *Conn, end *closing) {
+	polite := end != nil && (c.lag == nil || len(c.lag.tail) == 0)
+	if polite {
+		b := s.newBatch()
+		if s.append(b, c.codec, &Message{Kind: KindClose, CloseCode: end.code}) {
+			if c.codec.own { // for which append leaves the frame to the connection
+				body := append([]byte(nil), b.bytes...)
+				m := b.msgs[0]
+				b.reset()
+				s.appendOwn(b, c, owed{message: m}, body)
+			}
+			if _, _, err := c.sink.Offer(b, []Span{{0, 1}}); err != nil {
+				polite = false
+			}
+		}
+		b.Release()
+	}
+	s.unwire(c)
+	c.sink.Close(polite)
+	c.sink = nil
+	c.state = connDetached
+	s.wheel.add(c, timerState, s.engine.clock.Now().Add(time.Duration(c.durable.recovery.Load())))
+	s.lastWhileAway(c)
+	s.reckon(c)
+	s.checkLag(c)
+}
+
+// unwire forgets what only c's present wire was to get, or had got a part of.
+func (s *shard) unwire(c *Conn) {
+	s.wheel.cancel(c, timerKeepAlive)
+	if c.plan != 0 { // what this turn has for it is made for that wire
+		p := &s.plans[c.plan-1]
+		if c.lag == nil {
+			c.lag = &lagged{}
+		}
+		for i, r := range p.runs {
+			for at := r.span.From; at < r.span.To; at++ {
+				c.lag.push(owed{message: r.batch.msgs[at], member: r.member})
+			}
+			p.runs[i].span.From = r.span.To
+		}
+	}
+	l := &lagged{}
+	if old := c.lag; old != nil {
+		for _, o := range old.queue[old.head:] {
+			if o.seq == 0 && o.message.Kind.Numbered() {
+				l.push(o)
+			}
+		}
+	}
+	c.lag = l
 }
 
 func (s *shard) join(m *membership) {
@@ -88,6 +197,9 @@ func (s *shard) leave(m *membership) {
 
 // finish begins a connection's polite end.
 func (s *shard) finish(c *Conn, end *closing) {
+	if c.state == connDetached {
+		s.drop(c)
+	}
 	if c.state != connOpen {
 		return
 	}
@@ -96,7 +208,7 @@ func (s *shard) finish(c *Conn, end *closing) {
 	}
 	s.solo(c, &Message{Kind: KindClose, CloseCode: end.code, Text: end.closeText})
 	c.state = connFlushing
-	s.wheel.add(c, timerClose, s.engine.clock.Now().Add(s.engine.limits.CloseTimeout))
+	s.wheel.add(c, timerState, s.engine.clock.Now().Add(s.engine.limits.CloseTimeout))
 	if c.plan == 0 {
 		s.settle(c) // the encoding has no words for an end
 	}
@@ -106,6 +218,8 @@ func (s *shard) finish(c *Conn, end *closing) {
 // was queued, and an answer to its goodbye.
 func (s *shard) gone(c *Conn, polite bool, end *closing) {
 	switch c.state {
+	case connDetached:
+		s.drop(c)
 	case connOpen:
 		if !polite {
 			s.drop(c)
@@ -145,10 +259,32 @@ func (s *shard) drop(c *Conn) {
 	s.closeSink(c, false)
 }
 
-// lost ends a connection whose sink failed.
+// lost deals with a connection whose sink failed.
 func (s *shard) lost(c *Conn, err error) {
-	c.over(EndLost, CloseAbnormal, err.Error())
+	s.lose(c, EndLost, err.Error())
+}
+
+// lose ends a connection whose wire is lost, or lets it wait for another one.
+func (s *shard) lose(c *Conn, reason EndReason, text string) {
+	if c.state == connOpen && c.recoverable() {
+		s.detach(c, nil)
+		return
+	}
+	c.over(reason, CloseAbnormal, text)
 	s.drop(c)
+}
+
+// wireGone deals with the end of one wire of a connection that may outlive it.
+func (s *shard) wireGone(c *Conn, wire WireID, polite bool, end *closing) {
+	switch {
+	case wire != c.durable.wire: // another one has taken its place
+	case c.state == connOpen && polite:
+		s.detach(c, end)
+	case c.state == connOpen:
+		s.detach(c, nil)
+	case c.state != connDetached:
+		s.gone(c, polite, end)
+	}
 }
 
 // closeSink is the last that the shard does for a connection.
@@ -168,8 +304,15 @@ func (s *shard) closeSink(c *Conn, polite bool) {
 	}
 	c.older, c.newer = nil, nil
 	c.codec.users--
-	c.sink.Close(polite)
-	c.sink = nil
+	if c.sink != nil {
+		c.sink.Close(polite)
+		c.sink = nil
+	}
+	if d := c.durable; d != nil {
+		d.replay = replay{kept: d.replay.kept}
+		s.reckon(c)
+		s.engine.laggards.leave(c)
+	}
 	s.wheel.remove(c)
 	c.part()
 }

@@ -33,6 +33,7 @@ type shard struct {
 	// Owned by the loop.
 	taken   []entry
 	sets    map[*group]*memberSet
+	holds   map[*membership]*held // watchers that wait for a snapshot
 	codecs  map[Encoding]*encoder
 	live    *Conn // the connections whose sink is open, linked
 	plans   []plan
@@ -66,6 +67,7 @@ const (
 	opOpen                       // conn begins
 	opJoin                       // member
 	opLeave                      // member
+	opMove                       // member leaves, to join again at once
 	opReplace                    // member takes the place of old
 	opPost                       // message to conn
 	opFinish                     // conn ends: closing messages, flush, linger
@@ -73,6 +75,13 @@ const (
 	opAbort                      // conn is cut
 	opWritable                   // conn's sink has room
 	opAcknowledge                // n of conn's deliveries have arrived
+	opAckUpTo                    // so have all of them up to number seq
+	opAckOne                     // so has the one that match finds
+	opAttach                     // conn gets another wire
+	opWireGone                   // one of conn's wires is gone; conn may outlive it
+	opTask                       // conn's streams have changed, or its last message
+	opHold                       // what member gets is kept back
+	opRelease                    // member's message, and then what was kept back
 	opTick                       // the wheel turns
 	opStop                       // the engine is closed
 )
@@ -81,7 +90,9 @@ const (
 type entry struct {
 	op      entryOp
 	polite  bool // opGone: answer and flush before closing
-	n       int
+	wire    WireID
+	n       int // a count, or a SequenceID
+	match   func(SequenceID) bool
 	conn    *Conn
 	group   *group
 	member  *membership
@@ -92,11 +103,17 @@ type entry struct {
 	closing *closing
 }
 
-// opening is how a connection begins.
+// opening is how a connection begins, or goes on with another wire.
 type opening struct {
 	encoding Encoding
 	hello    *Message
 	hold     bool // until opWritable
+
+	// Of opAttach.
+	sink   Sink
+	wire   WireID
+	pings  time.Duration
+	window int
 }
 
 // closing is what a connection is told at its end.
@@ -259,11 +276,15 @@ func (s *shard) apply(entries []entry) int {
 		for n < len(entries) && entries[n].op == opPublish && entries[n].group == en.group {
 			n++
 		}
-		s.publish(en.group, entries[:n])
+		if en.group.kind == TargetWatchers {
+			s.publishState(en.group, entries[:n])
+		} else {
+			s.publish(en.group, entries[:n])
+		}
 		return n
 	case opSelected:
 		for _, c := range en.conns {
-			if c.state != connOpen {
+			if !c.takes(en.message) {
 				continue
 			}
 			x := c.codec
@@ -278,7 +299,7 @@ func (s *shard) apply(entries []entry) int {
 			}
 		}
 	case opPost:
-		if en.conn.state == connOpen {
+		if en.conn.takes(en.message) {
 			s.solo(en.conn, en.message)
 		}
 	case opOpen:
@@ -288,6 +309,9 @@ func (s *shard) apply(entries []entry) int {
 	case opReplace:
 		s.replace(en.old, en.member)
 	case opLeave:
+		s.leave(en.member)
+		delete(s.holds, en.member)
+	case opMove:
 		s.leave(en.member)
 	case opFinish:
 		s.finish(en.conn, en.closing)
@@ -302,8 +326,34 @@ func (s *shard) apply(entries []entry) int {
 			w.room += en.n
 			s.writable(en.conn)
 		}
+	case opAckUpTo:
+		if d := en.conn.durable; d != nil && en.conn.state != connDead {
+			d.replay.ackUpTo(SequenceID(en.n))
+			s.reckon(en.conn)
+		}
+	case opAckOne:
+		if d := en.conn.durable; d != nil && en.conn.state != connDead {
+			d.replay.ackOne(en.match)
+			s.reckon(en.conn)
+		}
+	case opAttach:
+		s.attach(en.conn, en.opening)
+	case opWireGone:
+		s.wireGone(en.conn, en.wire, en.polite, en.closing)
+	case opTask:
+		s.task(en.conn)
+	case opHold:
+		s.hold(en.member)
+	case opRelease:
+		s.release(en.member, en.message)
 	case opTick:
 		s.tick()
 	}
 	return 1
+}
+
+// takes reports whether m is for c as it is now: while it has no wire, only what
+// it is to get on the next one.
+func (c *Conn) takes(m *Message) bool {
+	return c.state == connOpen || c.state == connDetached && m.Kind.Numbered()
 }

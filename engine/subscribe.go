@@ -36,7 +36,7 @@ func (h *Hub) Subscribe(ctx context.Context, o *SubscribeOptions) (*Subscription
 		id: newConnID(), user: o.UserID, hub: h, shard: e.shardFor(), sink: (*subscriptionSink)(s),
 		grants: allGrants, quiet: true, nextEvent: 1,
 	}
-	if err := h.enter(ctx, s.conn, &entrance{groups: o.Groups}); err != nil {
+	if err := h.enter(ctx, s.conn, &entrance{hello: &Message{Kind: KindConnected, ConnID: s.conn.id, User: o.UserID}, groups: o.Groups}); err != nil {
 		e.unreserve()
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (s *subscriptionSink) Offer(b *Batch, spans []Span) (n, part int, err error
 			if m.Kind == KindClose {
 				s.conn.Gone(FirstWire, m.CloseCode, "") // there is no far end to wait for
 			}
-			if m.Kind != KindData {
+			if !m.Kind.Numbered() {
 				n++
 				continue
 			}

@@ -60,7 +60,7 @@ func (s *shard) newBatch() *Batch {
 func (s *shard) append(b *Batch, x *encoder, m *Message) bool {
 	switch {
 	case x.encoding == nil:
-		if m.Kind != KindData && m.Kind != KindClose {
+		if !m.Kind.Numbered() && m.Kind != KindClose {
 			return false
 		}
 		b.msgs = append(b.msgs, m)
@@ -258,13 +258,13 @@ func (s *shard) deliver(c *Conn, runs []run) int {
 		b := s.newBatch()
 		for _, r := range runs {
 			for i := r.span.From; i < r.span.To; i++ {
-				s.appendOwn(b, c, r.batch.msgs[i], r.member, r.batch.Bytes(Span{i, i + 1}))
+				s.appendOwn(b, c, owed{message: r.batch.msgs[i], member: r.member}, r.batch.Bytes(Span{i, i + 1}))
 			}
 		}
 		s.offer(c, b, []run{{batch: b, span: Span{0, b.Len()}}})
 		b.Release()
 	default:
-		for len(runs) > 0 && c.state != connDead {
+		for len(runs) > 0 && c.sink != nil {
 			n := 1
 			for n < len(runs) && runs[n].batch == runs[0].batch {
 				n++
@@ -276,6 +276,10 @@ func (s *shard) deliver(c *Conn, runs []run) int {
 			s.offer(c, runs[0].batch, runs[:n])
 			runs = runs[n:]
 		}
+	}
+	if c.durable != nil && c.lag == nil && c.state == connOpen {
+		s.reckon(c) // what it has got, it has not acknowledged
+		s.checkLag(c)
 	}
 	s.settle(c)
 	return count
@@ -292,15 +296,19 @@ func (s *shard) mixed(runs []run) bool {
 }
 
 // appendOwn adds a message to a batch for c alone: with c's own prefix, or as it is.
-func (s *shard) appendOwn(b *Batch, c *Conn, m *Message, member *membership, bytes []byte) {
+func (s *shard) appendOwn(b *Batch, c *Conn, o owed, bytes []byte) {
+	m := o.message
 	if x := c.codec; x.own {
-		own := Own{Membership: member.opaque()}
-		if c.numbered && m.Kind == KindData {
-			c.seq++
-			own.Seq = c.seq
+		own := Own{Membership: o.member.opaque(), Seq: o.seq, Again: o.seq != 0}
+		if c.numbered {
+			if o.seq == 0 && c.counts(m, o.member) {
+				c.seq++
+				own.Seq = c.seq
+			}
+			b.seqs = append(b.seqs, own.Seq)
 		}
 		b.bytes = x.encoding.AppendPrefix(b.bytes, m, own, len(bytes))
-		b.members = append(b.members, member)
+		b.members = append(b.members, o.member)
 	}
 	b.bytes = append(b.bytes, bytes...)
 	b.msgs = append(b.msgs, m)
@@ -337,10 +345,20 @@ func (s *shard) try(c *Conn, b *Batch, spans []Span) *lagged {
 	}
 	n, part, err := c.sink.Offer(b, spans)
 	if err != nil {
+		if d := c.durable; d != nil {
+			s.keep(d, b, spans, count) // some of it may have arrived
+		}
 		s.lost(c, err)
 		return nil
 	}
 	s.delivered.Add(int64(n))
+	if d := c.durable; d != nil {
+		taken := n
+		if part > 0 {
+			taken++
+		}
+		s.keep(d, b, spans, taken)
+	}
 	if n == count {
 		s.deliveredBytes.Add(int64(size))
 		return nil
@@ -359,14 +377,28 @@ func (s *shard) try(c *Conn, b *Batch, spans []Span) *lagged {
 				s.deliveredBytes.Add(int64(part))
 				part = 0
 			default:
-				debt.push(owed{b.msgs[i], b.member(i)})
-				if c.codec.own && c.numbered && b.msgs[i].Kind == KindData {
-					c.seq-- // it was numbered for a write that did not happen
+				o := owed{b.msgs[i], b.member(i), b.seq(i)}
+				if d := c.durable; o.seq != 0 && (d == nil || o.seq > d.replay.kept) {
+					o.seq = 0 // it was numbered for a write that did not happen
+					c.seq--
 				}
+				debt.push(o)
 			}
 		}
 	}
 	return debt
+}
+
+// keep notes the first n deliveries of b's spans for the case that the wire is
+// lost, those of them that are numbered and not kept already.
+func (s *shard) keep(d *durable, b *Batch, spans []Span, n int) {
+	for _, span := range spans {
+		for i := span.From; i < span.To && n > 0; i, n = i+1, n-1 {
+			if seq := b.seq(i); seq > d.replay.kept {
+				d.replay.keep(owed{b.msgs[i], b.member(i), seq})
+			}
+		}
+	}
 }
 
 // expired reports whether m is not worth delivering at time now.

@@ -1,6 +1,9 @@
 package engine
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // wheel is a shard's one timer: connections that wait for a time stand in slots,
 // and idle ones cost an entry, not a timer. Owned by the shard.
@@ -22,9 +25,10 @@ type timerKind uint8
 
 const (
 	timerKeepAlive timerKind = iota
-	timerClose               // a polite end has taken long enough
+	timerState               // a polite end, or the wait for another wire, has taken long enough
+	timerTask                // streams may be idle, or a last message due
 
-	timerKinds = 2
+	timerKinds = 3
 )
 
 type timer struct {
@@ -49,23 +53,32 @@ func (w *wheel) add(c *Conn, kind timerKind, t time.Time) {
 
 // remove takes c off the wheel, so that it need not be kept until it is due.
 func (w *wheel) remove(c *Conn) {
-	for _, at := range c.timers {
-		slot := w.slots[at%wheelSlots]
-		for i, tm := range slot {
-			if tm.conn == c && tm.at == at {
-				last := len(slot) - 1
-				slot[i] = slot[last]
-				slot[last] = timer{}
-				if slot = slot[:last]; last == 0 {
-					slot = nil
-				}
-				w.slots[at%wheelSlots] = slot
-				w.count--
-				break
+	for kind := range timerKind(timerKinds) {
+		w.cancel(c, kind)
+	}
+}
+
+// cancel takes one of c's timers off the wheel, if it is on it.
+func (w *wheel) cancel(c *Conn, kind timerKind) {
+	at := c.timers[kind]
+	c.timers[kind] = 0
+	if at == 0 {
+		return
+	}
+	slot := w.slots[at%wheelSlots]
+	for i, tm := range slot {
+		if tm.conn == c && tm.at == at && tm.kind == kind {
+			last := len(slot) - 1
+			slot[i] = slot[last]
+			slot[last] = timer{}
+			if slot = slot[:last]; last == 0 {
+				slot = nil
 			}
+			w.slots[at%wheelSlots] = slot
+			w.count--
+			return
 		}
 	}
-	c.timers = [timerKinds]uint32{}
 }
 
 // advance returns the timers that are due at t. The slice is valid until the
@@ -111,9 +124,19 @@ func (s *shard) tick() {
 	now := s.engine.clock.Now()
 	for _, tm := range s.wheel.advance(now) {
 		c := tm.conn
+		if c.timers[tm.kind] != tm.at {
+			continue // cancelled by what another timer of this tick did
+		}
+		c.timers[tm.kind] = 0
 		switch {
 		case c.state == connDead:
-		case tm.kind == timerClose:
+		case tm.kind == timerTask:
+			s.task(c)
+		case tm.kind == timerState:
+			if c.state == connDetached {
+				c.over(EndLost, CloseAbnormal, fmt.Sprintf(
+					"The client did not come back within %s after its connection was lost.", time.Duration(c.durable.recovery.Load())))
+			}
 			s.drop(c)
 		case c.state == connOpen:
 			s.keepAlive(c, now)
@@ -127,11 +150,10 @@ func (s *shard) keepAlive(c *Conn, now time.Time) {
 	if c.heard.Swap(false) || c.paused() { // a paused client is not listened to
 		c.missed = 0
 	} else if c.missed++; c.missed >= 2 {
-		c.over(EndPingTimeout, CloseAbnormal, "The client did not answer pings.")
-		s.drop(c)
+		s.lose(c, EndPingTimeout, "The client did not answer pings.")
 		return
 	}
-	if c.lag == nil {
+	if c.lag == nil && !c.mute {
 		s.solo(c, wirePing)
 	}
 	s.wheel.add(c, timerKeepAlive, now.Add(c.pings))
