@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"runtime"
 	"slices"
@@ -51,6 +52,13 @@ type open struct {
 	sub    string
 	pings  bool
 	resume func()
+
+	recovery time.Duration
+	session  any
+	silence  time.Duration
+	window   int
+	counted  func(*engine.Message, any) bool
+	certs    []*x509.Certificate
 }
 
 var anything = []string{engine.RoleSendToGroup, engine.RoleJoinLeaveGroup}
@@ -59,6 +67,7 @@ func tryConnect(t *testing.T, h *engine.Hub, o open) (*client, error) {
 	t.Helper()
 	a, err := h.Admit(t.Context(), &engine.AdmitRequest{
 		Identity: engine.Identity{UserID: o.user, Roles: o.roles, Groups: o.groups}, ConnID: o.id, TakeOver: o.take,
+		PeerCertificates: o.certs,
 	})
 	if err != nil {
 		return nil, err
@@ -69,11 +78,59 @@ func tryConnect(t *testing.T, h *engine.Hub, o open) (*client, error) {
 	}
 	c, err := a.Open(w, &engine.OpenOptions{
 		Encoding: o.lines, Numbered: o.lines.Numbered, Subprotocol: o.sub, WirePings: o.pings, Bind: w.Bind, Resume: o.resume,
+		Recovery: o.recovery, Session: o.session, Silence: o.silence, Window: o.window, Counted: o.counted,
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &client{Conn: c, Wire: w, t: t}, nil
+}
+
+// durable opens a connection that may be recovered within half a minute.
+func durable(t *testing.T, h *engine.Hub, o open) *client {
+	t.Helper()
+	o.lines.Numbered = true
+	if o.recovery == 0 {
+		o.recovery = 30 * time.Second
+	}
+	c := connect(t, h, o)
+	c.lines(0) // a wire that is lost before its hello leaves nobody who could come back
+	return c
+}
+
+// token returns the reconnection token of the client's hello.
+func (c *client) token() string {
+	c.t.Helper()
+	c.lines(0)
+	words := strings.Fields(strings.SplitN(string(c.Bytes()), "\n", 2)[0])
+	if len(words) != 3 {
+		c.t.Fatalf("the hello is %q", words)
+	}
+	return words[2]
+}
+
+// lose makes the client's wire end without a goodbye.
+func (c *client) lose() { c.Gone(c.WireID(), engine.CloseAbnormal, "") }
+
+// recover puts the client's connection onto another wire.
+func (c *client) recover(w *enginetest.Wire, lines enginetest.Lines) *client {
+	c.t.Helper()
+	next, err := c.tryRecover(c.Hub(), &engine.RecoverRequest{ConnID: c.ID(), Token: c.token()}, w, lines)
+	must(c.t, err)
+	return next
+}
+
+func (c *client) tryRecover(h *engine.Hub, r *engine.RecoverRequest, w *enginetest.Wire, lines enginetest.Lines) (*client, error) {
+	rec, err := h.Recover(c.t.Context(), r)
+	if err != nil {
+		return nil, err
+	}
+	lines.Numbered = true
+	conn, err := rec.Open(w, &engine.OpenOptions{Encoding: lines, Bind: w.Bind})
+	if err != nil {
+		return nil, err
+	}
+	return &client{Conn: conn, Wire: w, t: c.t}, nil
 }
 
 func connect(t *testing.T, h *engine.Hub, o open) *client {

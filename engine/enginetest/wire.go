@@ -37,6 +37,13 @@ func (w *Wire) Bind(c *engine.Conn, id engine.WireID) {
 	w.conn, w.id = c, id
 }
 
+// WireID returns the wire's number among those of its connection.
+func (w *Wire) WireID() engine.WireID {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.id
+}
+
 // Limit makes the wire take n more bytes and then no more, until it is called
 // again; negative means without end.
 func (w *Wire) Limit(n int) {
