@@ -66,3 +66,32 @@ func (s *ackSet) forget() {
 		s.older = nil
 	}
 }
+
+// export returns the ids as plain data.
+func (s *ackSet) export() []AckRange {
+	var list []AckRange
+	if s.older != nil {
+		for _, r := range *s.older {
+			list = append(list, AckRange{r.first, r.last})
+		}
+	}
+	if s.count > 0 {
+		list = append(list, AckRange{s.newest.first, s.newest.last})
+	}
+	return list
+}
+
+// adopt notes ids that export returned.
+func (s *ackSet) adopt(list []AckRange) {
+	for _, r := range list {
+		if r.Last-r.First >= maxAcks {
+			r.First = r.Last - maxAcks + 1
+		}
+		for id := r.First; ; id++ {
+			s.add(id)
+			if id == r.Last {
+				break
+			}
+		}
+	}
+}

@@ -235,6 +235,7 @@ func (a *Admission) Abandon(reason string) {
 type entrance struct {
 	encoding Encoding
 	hello    *Message
+	adopted  *ConnState // what it was in another engine; nil for one that is new
 	groups   []GroupName
 	claims   bool // its id is its own choice, which others may have made too
 	takeOver bool // whoever has the id is to go
@@ -366,7 +367,7 @@ func (h *Hub) tryAppear(c *Conn, in *entrance) (old *Conn, _ error) {
 	// The hello goes out when all can be sent to c that is addressed to it, to its
 	// user or to the hub: whoever has seen it may do so.
 	begin := []entry{{op: opOpen, conn: c, opening: &opening{
-		encoding: in.encoding, hold: len(in.groups) > 0, hello: in.hello,
+		encoding: in.encoding, hold: len(in.groups) > 0, hello: in.hello, adopted: in.adopted,
 	}}}
 	c.everyone = membership{conn: c, group: h.all}
 	h.all.add(&c.everyone, true)

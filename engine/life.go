@@ -26,6 +26,10 @@ func (s *shard) open(c *Conn, o *opening) {
 		c.older.newer = c
 	}
 	s.live = c
+	if o.adopted != nil {
+		s.adopt(c, o.adopted)
+		return
+	}
 	if o.hold {
 		// What the groups it joins meanwhile bring waits behind the hello.
 		c.lag = &lagged{}
@@ -89,30 +93,31 @@ func (s *shard) attach(c *Conn, o *opening) {
 // detach takes a connection off its wire and lets it wait for another one. end
 // is how to answer a far end that said goodbye; nil for one that is lost.
 func (s *shard) detach(c *Conn, end *closing) {
+	s.hangUp(c, end)
+	c.state = connDetached
+	s.wheel.add(c, timerState, s.engine.clock.Now().Add(time.Duration(c.durable.recovery.Load())))
+	s.lastWhileAway(c)
+	s.reckon(c)
+	s.checkLag(c)
+}
+
+// hangUp closes c's sink, with a goodbye if end says so and nothing half-written is
+// in the way.
+func (s *shard) hangUp(c *Conn, end *closing) {
 	polite := end != nil && (c.lag == nil || len(c.lag.tail) == 0)
 	if polite {
-		b := s.newBatch()
-		if s.append(b, c.codec, &Message{Kind: KindClose, CloseCode: end.code}) {
-			if c.codec.own { // for which append leaves the frame to the connection
-				body := append([]byte(nil), b.bytes...)
-				m := b.msgs[0]
-				b.reset()
-				s.appendOwn(b, c, owed{message: m}, body)
-			}
-			if _, _, err := c.sink.Offer(b, []Span{{0, 1}}); err != nil {
-				polite = false
-			}
+		b, m := s.newBatch(), &Message{Kind: KindClose, CloseCode: end.code, Text: end.closeText}
+		body, ok := c.codec.encoding.AppendBody(nil, m)
+		if ok {
+			s.appendOwn(b, c, owed{message: m}, body)
+			_, _, err := c.sink.Offer(b, []Span{{0, 1}})
+			polite = err == nil
 		}
 		b.Release()
 	}
 	s.unwire(c)
 	c.sink.Close(polite)
 	c.sink = nil
-	c.state = connDetached
-	s.wheel.add(c, timerState, s.engine.clock.Now().Add(time.Duration(c.durable.recovery.Load())))
-	s.lastWhileAway(c)
-	s.reckon(c)
-	s.checkLag(c)
 }
 
 // unwire forgets what only c's present wire was to get, or had got a part of.

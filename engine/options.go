@@ -95,6 +95,7 @@ const (
 	EndProtocol    EndReason = "ProtocolError"     // it broke its protocol's rules
 	EndEvent       EndReason = "EventFailed"       // a raw client's event failed
 	EndTakenOver   EndReason = "TakenOver"         // a newer connection claimed its id
+	EndHandedOver  EndReason = "HandedOver"        // it goes on elsewhere; nobody is told of an end
 )
 
 // Clock is time as the engine sees it.

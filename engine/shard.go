@@ -79,6 +79,7 @@ const (
 	opAckOne                     // so has the one that match finds
 	opAttach                     // conn gets another wire
 	opWireGone                   // one of conn's wires is gone; conn may outlive it
+	opHandOver                   // conn's state is taken, and conn ends here
 	opTask                       // conn's streams have changed, or its last message
 	opHold                       // what member gets is kept back
 	opRelease                    // member's message, and then what was kept back
@@ -101,13 +102,15 @@ type entry struct {
 	conns   []*Conn
 	opening *opening
 	closing *closing
+	taken   chan<- *deliveries // opHandOver
 }
 
 // opening is how a connection begins, or goes on with another wire.
 type opening struct {
 	encoding Encoding
 	hello    *Message
-	hold     bool // until opWritable
+	hold     bool       // until opWritable
+	adopted  *ConnState // what it was elsewhere; nil for one that is new
 
 	// Of opAttach.
 	sink   Sink
@@ -340,6 +343,8 @@ func (s *shard) apply(entries []entry) int {
 		s.attach(en.conn, en.opening)
 	case opWireGone:
 		s.wireGone(en.conn, en.wire, en.polite, en.closing)
+	case opHandOver:
+		s.handOver(en.conn, en.closing, en.taken)
 	case opTask:
 		s.task(en.conn)
 	case opHold:
