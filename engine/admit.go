@@ -164,7 +164,7 @@ func (a *Admission) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 		encoding: o.Encoding, hello: hello, groups: a.groups, claims: a.request.ConnID != "", takeOver: a.request.TakeOver,
 	}
 	if err := a.hub.enter(ctx, c, in); err != nil {
-		a.hub.raiseDisconnected(c, err.Error())
+		a.hub.raiseDisconnected(ctx, c, err.Error())
 		a.hub.engine.unreserve()
 		return nil, err
 	}
@@ -177,7 +177,7 @@ func (a *Admission) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 	late := c.extra.get().late
 	c.mu.Unlock()
 	if late != nil { // it ended meanwhile, which is told after its beginning
-		a.hub.raiseDisconnected(c, *late)
+		a.hub.raiseDisconnected(ctx, c, *late)
 		c.part()
 	}
 	return c, nil
@@ -227,7 +227,7 @@ func (a *Admission) Abandon(reason string) {
 	if !a.settled.CompareAndSwap(false, true) {
 		return
 	}
-	a.hub.raiseDisconnected(a.conn(nil, &OpenOptions{Subprotocol: a.request.Subprotocol}), reason)
+	a.hub.raiseDisconnected(a.hub.engine.ctx, a.conn(nil, &OpenOptions{Subprotocol: a.request.Subprotocol}), reason)
 	a.hub.engine.unreserve()
 }
 

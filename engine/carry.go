@@ -87,7 +87,7 @@ func (h *Hub) carryOut(ctx context.Context, c *Command) Answer {
 			text += " Reason: " + c.Text
 		}
 		for _, conn := range conns {
-			conn.End(EndServer, CloseNormal, text, "")
+			conn.end(ctx, EndServer, CloseNormal, text, "")
 		}
 	case VerbJoin:
 		a.Err = h.joinAll(ctx, conns, c.Groups)

@@ -127,11 +127,16 @@ func (c *Conn) Acknowledge(n int) { c.shard.post(entry{op: opAcknowledge, conn: 
 // KindClose with code and closeText. If the far end does not close within
 // [Limits].CloseTimeout the connection is cut. Ending twice does nothing.
 func (c *Conn) End(reason EndReason, code CloseCode, text, closeText string) {
+	c.end(c.hub.engine.ctx, reason, code, text, closeText)
+}
+
+// end ends the connection on behalf of ctx, whose trace goes on with it.
+func (c *Conn) end(ctx context.Context, reason EndReason, code CloseCode, text, closeText string) {
 	why := text
 	if why == "" {
 		why = closeText
 	}
-	if c.over(reason, code, why) {
+	if c.overFor(ctx, reason, code, why) {
 		c.shard.post(entry{op: opFinish, conn: c, closing: &closing{text, code, closeText}})
 	}
 }
@@ -185,6 +190,10 @@ func (c *Conn) SetDetails(details any) {
 // user, and disconnected is raised. It reports false if it was over already.
 // What remains of it is the sink, which the shard closes in its time.
 func (c *Conn) over(reason EndReason, code CloseCode, text string) bool {
+	return c.overFor(c.hub.engine.ctx, reason, code, text)
+}
+
+func (c *Conn) overFor(ctx context.Context, reason EndReason, code CloseCode, text string) bool {
 	c.mu.Lock()
 	if c.isOver {
 		c.mu.Unlock()
@@ -242,7 +251,7 @@ func (c *Conn) over(reason EndReason, code CloseCode, text string) bool {
 		ended()
 	}
 	if announced { // otherwise Open does what follows
-		h.raiseDisconnected(c, text)
+		h.raiseDisconnected(ctx, c, text)
 		c.part()
 	}
 	return true

@@ -77,14 +77,14 @@ func (h *Hub) raiseConnected(c *Conn) {
 	set := h.settings.Load()
 	h.tellListeners(set, SystemConnected, ev)
 	if rule := set.systemHandler(SystemConnected); rule != nil {
-		h.notify(c, rule, SystemConnected, func(ctx context.Context) (*NotifyReply, error) {
+		h.notify(h.engine.ctx, c, rule, SystemConnected, func(ctx context.Context) (*NotifyReply, error) {
 			return rule.handler.Connected(ctx, ev)
 		})
 	}
 }
 
 // raiseDisconnected tells listeners and the handler, without waiting.
-func (h *Hub) raiseDisconnected(c *Conn, reason string) {
+func (h *Hub) raiseDisconnected(ctx context.Context, c *Conn, reason string) {
 	if c.quiet {
 		return
 	}
@@ -92,7 +92,7 @@ func (h *Hub) raiseDisconnected(c *Conn, reason string) {
 	set := h.settings.Load()
 	h.tellListeners(set, SystemDisconnected, ev)
 	if rule := set.systemHandler(SystemDisconnected); rule != nil {
-		h.notify(c, rule, SystemDisconnected, func(ctx context.Context) (*NotifyReply, error) {
+		h.notify(ctx, c, rule, SystemDisconnected, func(ctx context.Context) (*NotifyReply, error) {
 			return rule.handler.Disconnected(ctx, ev)
 		})
 	}
@@ -117,11 +117,20 @@ func (h *Hub) tellListeners(set *settings, event string, ev ListenedEvent) {
 	}
 }
 
-// notify calls a handler that cannot say no; a failure is logged.
-func (h *Hub) notify(c *Conn, rule *handlerRule, event string, f func(context.Context) (*NotifyReply, error)) {
+// onBehalf is the engine's context with the values of another one: what was begun
+// for a caller goes on in its trace, whether or not the caller still waits.
+type onBehalf struct {
+	context.Context
+	of context.Context
+}
+
+func (c onBehalf) Value(key any) any { return c.of.Value(key) }
+
+// notify calls a handler that cannot say no, on behalf of ctx; a failure is logged.
+func (h *Hub) notify(ctx context.Context, c *Conn, rule *handlerRule, event string, f func(context.Context) (*NotifyReply, error)) {
 	e := h.engine
 	queued := rule.calls.notes.run(e, func() {
-		err := h.call(e.ctx, rule, event, func(ctx context.Context) error {
+		err := h.call(onBehalf{e.ctx, ctx}, rule, event, func(ctx context.Context) error {
 			reply, err := f(ctx)
 			if err == nil && reply != nil {
 				c.updateState(reply.UpdateState)

@@ -178,8 +178,10 @@ func (h *Hub) CloseUser(ctx context.Context, u UserID, reason string, excluded .
 	return h.end(ctx, Target{TargetUser, string(u)}, reason, excluded)
 }
 
-func (h *Hub) end(ctx context.Context, t Target, reason string, excluded []ConnID) error {
-	_, err := h.ask(ctx, &Command{Hub: h.name, Verb: VerbClose, Target: t, Text: reason, Excluded: excluded})
+func (h *Hub) end(ctx context.Context, t Target, reason string, excluded []ConnID) (err error) {
+	ctx, done := h.engine.span(ctx, "close", h.name)
+	defer func() { done(err) }()
+	_, err = h.ask(ctx, &Command{Hub: h.name, Verb: VerbClose, Target: t, Text: reason, Excluded: excluded})
 	return err
 }
 

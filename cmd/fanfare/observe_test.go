@@ -246,7 +246,7 @@ func TestTraces(t *testing.T) {
 	up := newUpstream(t)
 	n := startNode(t, []string{
 		"OTEL_EXPORTER_OTLP_ENDPOINT=" + collector.URL,
-		"FANFARE_HUBS_CHAT_EVENT_HANDLERS=[{urlTemplate: '" + up.URL + "/{event}?code=" + code + "', userEventPattern: '*', systemEvents: [connect]}]",
+		"FANFARE_HUBS_CHAT_EVENT_HANDLERS=[{urlTemplate: '" + up.URL + "/{event}?code=" + code + "', userEventPattern: '*', systemEvents: [connect, disconnected]}]",
 	})
 
 	// A server's request with a trace of its own.
@@ -255,23 +255,27 @@ func TestTraces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	target := c.Endpoint + "/api/hubs/chat/groups/lobby/:send"
-	signed, err := c.ServerToken(target)
-	if err != nil {
-		t.Fatal(err)
+	ask := func(method, path, body string) {
+		t.Helper()
+		target := c.Endpoint + path
+		signed, err := c.ServerToken(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, _ := http.NewRequest(method, target, strings.NewReader(body))
+		r.Header.Set("Authorization", "Bearer "+signed)
+		r.Header.Set("Content-Type", "text/plain")
+		r.Header.Set("Traceparent", "00-"+serverTrace+"-"+serverSpan+"-01")
+		reply, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply.Body.Close()
+		if reply.StatusCode/100 != 2 {
+			t.Fatalf("REST: %s", reply.Status)
+		}
 	}
-	r, _ := http.NewRequest(http.MethodPost, target, strings.NewReader("hello"))
-	r.Header.Set("Authorization", "Bearer "+signed)
-	r.Header.Set("Content-Type", "text/plain")
-	r.Header.Set("Traceparent", "00-"+serverTrace+"-"+serverSpan+"-01")
-	reply, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	reply.Body.Close()
-	if reply.StatusCode != http.StatusAccepted {
-		t.Fatalf("REST: %s", reply.Status)
-	}
+	ask(http.MethodPost, "/api/hubs/chat/groups/lobby/:send", "hello")
 
 	// A client that knocks, and raises an event.
 	ann, err := dial(t, n.environ(accesskey.DevelopmentKey), "--hub", "chat")
@@ -283,6 +287,9 @@ func TestTraces(t *testing.T) {
 		t.Fatal(err)
 	}
 	event := up.event(t, "hi")
+	// What a server's request causes is of its trace, up to the event handler.
+	ask(http.MethodDelete, "/api/hubs/chat/connections/"+ann.ConnectionID(), "")
+	disconnected := up.event(t, "disconnected")
 	n.signals <- syscall.SIGTERM
 	if code := n.wait(t); code != exitOK {
 		t.Fatalf("exit code %d: %s", code, n.err)
@@ -325,6 +332,9 @@ func TestTraces(t *testing.T) {
 	}{
 		{connect, []string{"POST " + strings.TrimPrefix(up.URL, "http://"), "event connect", "GET /client/hubs/{hub}"}},
 		{event, []string{"POST " + strings.TrimPrefix(up.URL, "http://"), "event user"}},
+		{disconnected, []string{
+			"POST " + strings.TrimPrefix(up.URL, "http://"), "event disconnected", "close", "DELETE /api/hubs/{hub}/connections/{connectionId}",
+		}},
 	} {
 		parts := strings.Split(test.got.Header.Get("Traceparent"), "-")
 		if len(parts) != 4 {
