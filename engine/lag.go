@@ -245,7 +245,7 @@ func (s *shard) catchUp(c *Conn) *Batch {
 			body, ok := c.codec.encoding.AppendBody(s.scratch[:0], m)
 			s.scratch = body[:0]
 			if ok {
-				s.appendOwn(b, c, o, body)
+				s.appendOwn(b, c, o, body, nil)
 			}
 		default:
 			s.append(b, c.codec, m)

@@ -109,7 +109,7 @@ func (s *shard) hangUp(c *Conn, end *closing) {
 		b, m := s.newBatch(), &Message{Kind: KindClose, CloseCode: end.code, Text: end.closeText}
 		body, ok := c.codec.encoding.AppendBody(nil, m)
 		if ok {
-			s.appendOwn(b, c, owed{message: m}, body)
+			s.appendOwn(b, c, owed{message: m}, body, nil)
 			_, _, err := c.sink.Offer(b, []Span{{0, 1}})
 			polite = err == nil
 		}

@@ -258,7 +258,7 @@ func (s *shard) deliver(c *Conn, runs []run) int {
 		b := s.newBatch()
 		for _, r := range runs {
 			for i := r.span.From; i < r.span.To; i++ {
-				s.appendOwn(b, c, owed{message: r.batch.msgs[i], member: r.member}, r.batch.Bytes(Span{i, i + 1}))
+				s.appendOwn(b, c, owed{message: r.batch.msgs[i], member: r.member}, r.batch.Bytes(Span{i, i + 1}), r.batch)
 			}
 		}
 		s.offer(c, b, []run{{batch: b, span: Span{0, b.Len()}}})
@@ -295,8 +295,13 @@ func (s *shard) mixed(runs []run) bool {
 	return false
 }
 
+// minLent is the size from which a body is not copied behind each connection's own
+// prefix, but written from where it lies (BenchmarkOwnPrefix).
+const minLent = 8 << 10
+
 // appendOwn adds a message to a batch for c alone: with c's own prefix, or as it is.
-func (s *shard) appendOwn(b *Batch, c *Conn, o owed, bytes []byte) {
+// bytes lie in from; nil if they are not to be kept.
+func (s *shard) appendOwn(b *Batch, c *Conn, o owed, bytes []byte, from *Batch) {
 	m := o.message
 	if x := c.codec; x.own {
 		own := Own{Membership: o.member.opaque(), Seq: o.seq, Again: o.seq != 0}
@@ -310,12 +315,18 @@ func (s *shard) appendOwn(b *Batch, c *Conn, o owed, bytes []byte) {
 		b.bytes = x.encoding.AppendPrefix(b.bytes, m, own, len(bytes))
 		b.members = append(b.members, o.member)
 	}
-	b.bytes = append(b.bytes, bytes...)
+	if from != nil && len(bytes) >= minLent {
+		from.Retain()
+		b.lent = append(b.lent, loan{msg: len(b.msgs), at: len(b.bytes), bytes: bytes, from: from})
+		b.lentBytes += len(bytes)
+	} else {
+		b.bytes = append(b.bytes, bytes...)
+	}
 	b.msgs = append(b.msgs, m)
 	if c.codec.encoding == nil {
 		b.ends = append(b.ends, b.start(len(b.ends))+m.size())
 	} else {
-		b.ends = append(b.ends, len(b.bytes))
+		b.ends = append(b.ends, len(b.bytes)+b.lentBytes)
 	}
 }
 

@@ -78,7 +78,7 @@ func (r *reader) await(t *testing.T, what string, cond func() bool) {
 }
 
 // pair returns the two ends of a TCP connection with small buffers.
-func pair(t *testing.T) (near, far net.Conn) {
+func pair(t testing.TB) (near, far net.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -116,6 +116,9 @@ func (d *Descriptor) Offer(b *engine.Batch, spans []engine.Span) (n, part int, e
 	if d.fd < 0 {
 		return 0, 0, errClosed
 	}
+	if b.Scattered() {
+		return d.offerPieces(b, spans)
+	}
 	if len(spans) == 1 {
 		p := b.Bytes(spans[0])
 		wrote, err := d.write(p)
@@ -141,6 +144,35 @@ func (d *Descriptor) Offer(b *engine.Batch, spans []engine.Span) (n, part int, e
 		spans = spans[k:]
 	}
 	return n, 0, nil
+}
+
+// maxIovecs is how many pieces go into one system call, of the 1024 that Linux
+// takes (IOV_MAX).
+const maxIovecs = 64
+
+// offerPieces is Offer for a batch that does not lie side by side.
+func (d *Descriptor) offerPieces(b *engine.Batch, spans []engine.Span) (n, part int, err error) {
+	var room [maxIovecs][]byte
+	pieces := room[:0]
+	for _, s := range spans {
+		pieces = b.Pieces(pieces, s)
+	}
+	written := 0
+	for len(pieces) > 0 {
+		k, total := min(maxIovecs, len(pieces)), 0
+		for _, p := range pieces[:k] {
+			total += len(p)
+		}
+		wrote, err := d.writev(pieces[:k], total)
+		written += wrote
+		if err != nil || wrote < total {
+			n, part = took(b, spans, written)
+			return n, part, err
+		}
+		pieces = pieces[k:]
+	}
+	n, part = took(b, spans, written)
+	return n, part, nil
 }
 
 // OfferBytes implements [engine.Sink].

@@ -189,6 +189,10 @@ func (s *Stream) OfferBytes(p []byte) (int, error) {
 // hold queues p, which lies in b. A small part of a batch is copied: a far end
 // that does not read must not keep in memory, uncounted, what others were sent.
 func (s *Stream) hold(b *engine.Batch, p []byte) {
+	if b.Scattered() { // then p is a copy
+		s.push(piece{bytes: p})
+		return
+	}
 	if b.Size(engine.Span{To: b.Len()}) > 2*len(p) {
 		s.push(piece{bytes: append([]byte(nil), p...)})
 		return
