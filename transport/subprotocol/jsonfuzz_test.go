@@ -32,11 +32,7 @@ func reference(text []byte) (in subprotocol.Inbound, err error) {
 	if err := json.Unmarshal(text, &m); err != nil || m == nil {
 		return in, errors.New("not an object")
 	}
-	for _, name := range []string{"ackId", "ttlSeconds", "metadata", "stream"} {
-		if string(m[name]) == "null" {
-			delete(m, name)
-		}
-	}
+	dropNulls(m, "ackId", "ttlSeconds", "metadata", "stream", "streamSequenceId", "error", "state")
 	kind, err := referenceString(m, "type")
 	if err != nil {
 		return in, err
@@ -49,60 +45,212 @@ func reference(text []byte) (in subprotocol.Inbound, err error) {
 		}
 		r.AckID = engine.AckID(n)
 	}
-	types := map[string]engine.Op{"sendtogroup": engine.OpSend, "event": engine.OpEvent, "joingroup": engine.OpJoin, "leavegroup": engine.OpLeave}
-	switch word := asciiLower(kind); word {
+	word := asciiLower(kind)
+	switch word {
 	case "ping":
 		return subprotocol.Inbound{Kind: subprotocol.InPing}, nil
 	case "sequenceack":
 		n, err := referenceInteger(m, "sequenceId")
 		return subprotocol.Inbound{Kind: subprotocol.InSequenceAck, Sequence: engine.SequenceID(n)}, err
-	default:
-		var known bool
-		if r.Op, known = types[word]; !known {
-			return in, errors.New("unknown type")
+	case "cancelinvocation":
+		id, err := referenceID(m, "invocationId")
+		return subprotocol.Inbound{Kind: subprotocol.InCancel, Invocation: id}, err
+	case "invoke":
+		if in.Invocation, err = referenceID(m, "invocationId"); err != nil {
+			return in, err
+		}
+		if target, err := referenceString(m, "target"); err != nil || asciiLower(target) != "event" {
+			return in, errors.New("target")
 		}
 	}
-	if r.Op == engine.OpEvent {
+	switch word {
+	case "streamdata", "streamend", "invoke":
+		r.AckID, r.HasAck = 0, false
+	}
+	var known bool
+	if r.Op, known = referenceOps[word]; !known {
+		return in, errors.New("unknown type")
+	}
+	in.Kind, in.Request = subprotocol.InRequest, &r
+	switch r.Op {
+	case engine.OpStreamData:
+		return in, referenceStreamData(m, &r)
+	case engine.OpStreamEnd:
+		return in, referenceStreamEnd(m, &r)
+	case engine.OpEvent:
 		name, err := referenceString(m, "event")
 		if err != nil || !eventPattern.MatchString(name) {
 			return in, errors.New("event")
 		}
 		r.Event = engine.EventName(name)
-	} else {
-		name, err := referenceString(m, "group")
-		if err != nil || strings.TrimSpace(name) == "" || utf8.RuneCountInString(name) > 1024 || loneSurrogate(m["group"]) {
-			return in, errors.New("group")
+		if _, ok := m["stream"]; ok {
+			return in, errors.New("stream")
 		}
-		r.Group = engine.GroupName(name)
+		return in, referenceContent(m, &r, word == "invoke")
 	}
-	if r.Op == engine.OpSend {
-		switch raw, ok := m["noEcho"]; {
-		case !ok:
-		case string(raw) == "true":
-			r.NoEcho = true
-		case string(raw) != "false":
-			return in, errors.New("noEcho")
-		}
-		if _, ok := m["ttlSeconds"]; ok {
-			n, err := referenceInteger(m, "ttlSeconds")
-			if err != nil || n > 300 {
-				return in, errors.New("ttlSeconds")
-			}
-			r.TTL = time.Duration(n) * time.Second
+	name, err := referenceString(m, "group")
+	if err != nil || strings.TrimSpace(name) == "" || utf8.RuneCountInString(name) > 1024 || loneSurrogate(m["group"]) {
+		return in, errors.New("group")
+	}
+	r.Group = engine.GroupName(name)
+	switch r.Op {
+	case engine.OpSend:
+		return in, referenceSend(m, &r)
+	case engine.OpSetState:
+		if raw, ok := m["state"]; ok {
+			r.State, err = referenceState(raw)
 		}
 	}
-	if r.Op == engine.OpSend || r.Op == engine.OpEvent {
-		if err := referenceContent(m, &r); err != nil {
-			return in, err
-		}
-	}
-	return subprotocol.Inbound{Kind: subprotocol.InRequest, Request: &r}, nil
+	return in, err
 }
 
-func referenceContent(m map[string]json.RawMessage, r *engine.Request) error {
-	if _, ok := m["stream"]; ok {
-		return errors.New("stream")
+var referenceOps = map[string]engine.Op{
+	"sendtogroup": engine.OpSend, "event": engine.OpEvent, "invoke": engine.OpEvent,
+	"joingroup": engine.OpJoin, "leavegroup": engine.OpLeave, "streamdata": engine.OpStreamData, "streamend": engine.OpStreamEnd,
+	"setgroupstate": engine.OpSetState, "subscribegroupstate": engine.OpWatchState, "unsubscribegroupstate": engine.OpUnwatchState,
+}
+
+func referenceSend(m map[string]json.RawMessage, r *engine.Request) error {
+	switch raw, ok := m["noEcho"]; {
+	case !ok:
+	case string(raw) == "true":
+		r.NoEcho = true
+	case string(raw) != "false":
+		return errors.New("noEcho")
 	}
+	if raw, ok := m["stream"]; ok {
+		for _, name := range []string{"ackId", "data", "dataType", "metadata", "ttlSeconds"} {
+			if _, ok := m[name]; ok {
+				return errors.New(name)
+			}
+		}
+		return referenceStreamStart(raw, r)
+	}
+	if _, ok := m["ttlSeconds"]; ok {
+		n, err := referenceInteger(m, "ttlSeconds")
+		if err != nil || n > 300 {
+			return errors.New("ttlSeconds")
+		}
+		r.TTL = time.Duration(n) * time.Second
+	}
+	return referenceContent(m, r, false)
+}
+
+func referenceStreamStart(raw []byte, r *engine.Request) error {
+	m, err := referenceObject(raw)
+	if err != nil {
+		return err
+	}
+	dropNulls(m, "idleTimeoutMs")
+	r.Op, r.Stream = engine.OpStreamStart, &engine.StreamRequest{}
+	if r.Stream.ID, err = referenceID(m, "streamId"); err != nil {
+		return err
+	}
+	if _, ok := m["idleTimeoutMs"]; ok {
+		ms, err := referenceInteger(m, "idleTimeoutMs")
+		if err != nil || ms < 1 || ms > 86_400_000 {
+			return errors.New("idleTimeoutMs")
+		}
+		r.Stream.Idle = time.Duration(ms) * time.Millisecond
+	}
+	return nil
+}
+
+func referenceStreamData(m map[string]json.RawMessage, r *engine.Request) (err error) {
+	r.Stream = &engine.StreamRequest{}
+	if r.Stream.ID, err = referenceID(m, "streamId"); err != nil {
+		return err
+	}
+	_, hasType := m["dataType"]
+	_, hasData := m["data"]
+	if _, ok := m["streamSequenceId"]; !ok {
+		if hasType || hasData {
+			return errors.New("partial payload")
+		}
+		return nil
+	}
+	if r.Stream.Seq, err = referenceInteger(m, "streamSequenceId"); err != nil || r.Stream.Seq == 0 {
+		return errors.New("streamSequenceId")
+	}
+	delete(m, "metadata") // it has none
+	return referenceContent(m, r, false)
+}
+
+func referenceStreamEnd(m map[string]json.RawMessage, r *engine.Request) (err error) {
+	r.Stream = &engine.StreamRequest{}
+	if r.Stream.ID, err = referenceID(m, "streamId"); err != nil {
+		return err
+	}
+	raw, ok := m["error"]
+	if !ok {
+		return nil
+	}
+	if m, err = referenceObject(raw); err != nil {
+		return err
+	}
+	dropNulls(m, "message", "userErrorCode")
+	r.Stream.Err = &engine.StreamError{Name: "UserError"}
+	for name, field := range map[string]struct {
+		to   *string
+		most int
+	}{"message": {&r.Stream.Err.Message, 4096}, "userErrorCode": {&r.Stream.Err.UserCode, 256}} {
+		if _, ok := m[name]; !ok {
+			continue
+		}
+		if *field.to, err = referenceString(m, name); err != nil || len(*field.to) > field.most {
+			return errors.New(name)
+		}
+	}
+	return nil
+}
+
+func referenceState(raw []byte) (map[string]string, error) {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, errors.New("state is no object")
+	}
+	state := map[string]string{}
+	total := 0
+	for d.More() {
+		from := d.InputOffset()
+		k, _ := d.Token()
+		spelled := bytes.TrimLeft(raw[from:d.InputOffset()], ", \t\r\n")
+		v, _ := d.Token()
+		value, ok := v.(string)
+		if total += len(k.(string)) + len(value); !ok || loneSurrogate(spelled) || total > 16384 {
+			return nil, errors.New("state pair")
+		}
+		state[k.(string)] = value
+	}
+	return state, nil
+}
+
+func dropNulls(m map[string]json.RawMessage, names ...string) {
+	for _, name := range names {
+		if string(m[name]) == "null" {
+			delete(m, name)
+		}
+	}
+}
+
+func referenceObject(raw []byte) (m map[string]json.RawMessage, err error) {
+	if !bytes.HasPrefix(raw, []byte{'{'}) {
+		return nil, errors.New("no object")
+	}
+	return m, json.Unmarshal(raw, &m)
+}
+
+// referenceID reads a name of the client's own.
+func referenceID(m map[string]json.RawMessage, name string) (string, error) {
+	id, err := referenceString(m, name)
+	if err == nil && (id == "" || len(id) > 256 || loneSurrogate(m[name])) {
+		err = errors.New(name)
+	}
+	return id, err
+}
+
+func referenceContent(m map[string]json.RawMessage, r *engine.Request, optional bool) error {
 	dataType := "json"
 	if _, ok := m["dataType"]; ok {
 		word, err := referenceString(m, "dataType")
@@ -119,7 +267,7 @@ func referenceContent(m map[string]json.RawMessage, r *engine.Request) error {
 		}
 	}
 	data, hasData := m["data"]
-	if !hasData && !hasMetadata {
+	if !hasData && !hasMetadata && !optional {
 		return errors.New("no data")
 	}
 	switch dataType {
@@ -253,6 +401,20 @@ var seeds = []string{
 	`{"type":"event","event":"e","metadata":{"k":"1","\u006b":"2"}}`,
 	` {"type" : "ping", "type":"sequenceAck","sequenceId":42}`,
 	`{"type":"ping","x":[[[{"a":[]}]],1e999]}`,
+	`{"type":"sendToGroup","group":"lobby","noEcho":false,"stream":{"streamId":"s1","idleTimeoutMs":60000}}`,
+	`{"type":"sendToGroup","group":"lobby","ackId":null,"stream":{"\u0073treamId":"\ud83d\ude00","idleTimeoutMs":null,"x":[]}}`,
+	`{"type":"streamData","streamId":"s1","streamSequenceId":1,"dataType":"text","data":"a\ud800"}`,
+	`{"type":"streamData","streamId":"s1","streamSequenceId":18446744073709551615,"data":{"a":1.0}}`,
+	`{"type":"streamData","streamId":"s1","streamSequenceId":null}`,
+	`{"type":"streamEnd","streamId":"s1","error":{"message":"gave up","userErrorCode":"E42"}}`,
+	`{"type":"streamEnd","streamId":"s1","error":{"message":null,"name":1}}`,
+	`{"type":"setGroupState","group":"lobby","state":{"mood":"ok","\u006d":"\ud800","m":""},"ackId":3}`,
+	`{"type":"setGroupState","group":"lobby","state":{"\ud800":"\ufffd"}}`,
+	`{"type":"subscribeGroupState","group":"lobby","ackId":5}`,
+	`{"type":"unsubscribeGroupState","group":"lobby"}`,
+	`{"type":"invoke","invocationId":"1","target":"event","event":"sum","dataType":"json","data":[1,2]}`,
+	`{"type":"invoke","invocationId":"\u0031","target":"Event","event":"sum","ackId":7}`,
+	`{"type":"cancelInvocation","invocationId":"1"}`,
 }
 
 // properties are names and values that the rules care about, for messages made of
@@ -260,7 +422,8 @@ var seeds = []string{
 var properties = map[string][]string{
 	"type": {
 		`"sendToGroup"`, `"sendToGroup"`, `"SENDTOGROUP"`, `"event"`, `"event"`, `"joinGroup"`, `"leavegroup"`, `"ping"`,
-		`"sequenceAck"`, `"\u0065vent"`, `"invoke"`, `"x"`, `null`, `5`,
+		`"streamData"`, `"streamData"`, `"streamEnd"`, `"setGroupState"`, `"invoke"`, `"invoke"`, `"STREAMdata"`, `"cancelInvocation"`,
+		`"sequenceAck"`, `"\u0065vent"`, `"subscribeGroupState"`, `"unsubscribeGroupState"`, `"x"`, `null`, `5`,
 	},
 	"group":      {`"lobby"`, `"lobby"`, `"a\/b"`, `"\ud83d\ude00"`, `"\ud83d"`, `"\\ufffd"`, `"\ufffd"`, `" "`, `""`, `null`, `[]`},
 	"event":      {`"order.placed"`, `"e"`, `"e-_9."`, `"9"`, `""`, `"é"`, `"\u0061"`, `null`, `{}`},
@@ -271,10 +434,19 @@ var properties = map[string][]string{
 	"metadata":   {`{}`, `{"k":"v"}`, `{"k":"v","K":"\u007f"}`, `{"k":"v","\u006b":"v"}`, `{"k":"é"}`, `{"a b":""}`, `{"k":null}`, `null`, `[]`},
 	"ttlSeconds": {`0`, `300`, `301`, `null`, `-1`, `1.5`, `"1"`},
 	"sequenceId": {`42`, `18446744073709551615`, `null`, `"42"`, `1.0`},
-	"stream":     {`null`, `{"streamId":"s"}`},
-	"other":      {`1`, `{"type":"ping"}`, `[1,]`, `"\x"`, `01`, strings.Repeat("[", 63) + strings.Repeat("]", 63), strings.Repeat("[", 64) + strings.Repeat("]", 64)},
-	"Type":       {`"ping"`},
-	"":           {`-0.5E-3`},
+	"stream": {
+		`{"streamId":"s"}`, `{"streamId":"s","idleTimeoutMs":1}`, `null`, `{"idleTimeoutMs":0,"streamId":"s"}`, `{"\u0073treamId":"s","idleTimeoutMs":null}`,
+		`{"streamId":"s","idleTimeoutMs":86400001}`, `{"streamId":"s","idleTimeoutMs":"1"}`, `{"streamId":""}`, `{"streamId":"\ud800"}`, `{}`, `[]`, `"s"`,
+	},
+	"streamId":         {`"s"`, `"s"`, `"\u0073"`, `""`, `"\ud800"`, `null`, `1`},
+	"streamSequenceId": {`1`, `1`, `18446744073709551615`, `null`, `0`, `-1`, `"1"`},
+	"error":            {`{}`, `{"message":"m","userErrorCode":"c"}`, `null`, `{"message":null,"name":5}`, `{"message":1}`, `{"userErrorCode":[]}`, `"m"`, `[]`},
+	"state":            {`{"k":"v"}`, `{}`, `null`, `{"k":"v","\u006b":"w"}`, `{"\ufffd":"\ud800"}`, `{"\ud800":""}`, `{"k":null}`, `{"k":{}}`, `[]`, `"k"`},
+	"invocationId":     {`"1"`, `"1"`, `"\u0031"`, `""`, `"\udc00"`, `null`, `1`},
+	"target":           {`"event"`, `"EVENT"`, `"group"`, `null`},
+	"other":            {`1`, `{"type":"ping"}`, `[1,]`, `"\x"`, `01`, strings.Repeat("[", 63) + strings.Repeat("]", 63), strings.Repeat("[", 64) + strings.Repeat("]", 64)},
+	"Type":             {`"ping"`},
+	"":                 {`-0.5E-3`},
 }
 
 // Random messages of meaningful parts reach what random bytes do not.
@@ -282,11 +454,17 @@ func TestJSONDecodeAgainstReference(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	names := slices.Sorted(maps.Keys(properties))
 	_, dec := subprotocol.JSON()
-	accepted := 0
-	for range 10_000 {
+	accepted := map[string]int{}
+	for range 20_000 {
 		parts := []string{`"type":` + properties["type"][rng.IntN(len(properties["type"]))]}
-		if rng.IntN(4) > 0 {
-			parts = append(parts, `"group":"lobby"`, `"event":"e"`, `"data":"AQI="`)
+		switch rng.IntN(6) { // most messages have what their type needs
+		case 0:
+		case 1:
+			parts = append(parts, `"group":"lobby"`, `"stream":{"streamId":"s"}`)
+		case 2:
+			parts = append(parts, `"group":"lobby"`, `"streamId":"s"`, `"invocationId":"1"`, `"target":"event"`, `"event":"e"`, `"sequenceId":1`)
+		default:
+			parts = append(parts, `"group":"lobby"`, `"streamId":"s"`, `"invocationId":"1"`, `"target":"event"`, `"event":"e"`, `"data":"AQI="`, `"streamSequenceId":1`)
 		}
 		for range rng.IntN(6) {
 			name := names[rng.IntN(len(names))]
@@ -306,11 +484,20 @@ func TestJSONDecodeAgainstReference(t *testing.T) {
 			t.Fatalf("%s\ngot  %s, error %v\nwish %s, error %v", text, describe(got), err, describe(wish), wishErr)
 		}
 		if err == nil {
-			accepted++
+			kind := fmt.Sprintf("kind %d", got.Kind)
+			if got.Request != nil {
+				kind = fmt.Sprintf("op %d, invocation %v", got.Request.Op, got.Invocation != "")
+			}
+			accepted[kind]++
 		}
 	}
-	if accepted < 2_000 {
-		t.Errorf("only %d messages were good: the test has lost its point", accepted)
+	for kind, n := range accepted {
+		if n < 50 {
+			t.Errorf("only %d messages of %s were good: the test has lost its point", n, kind)
+		}
+	}
+	if len(accepted) != 14 {
+		t.Errorf("good messages of %d kinds: %v", len(accepted), accepted)
 	}
 }
 
