@@ -73,16 +73,16 @@ func appendDataMembers(dst []byte, m *engine.Message) []byte {
 			dst = appendString(dst, m.From)
 		}
 	}
-	p := m.Payload
-	if m.Stream != nil && m.Stream.End && len(p.Data) == 0 {
-		// Clients drop a message without data of a type that they know, and a last
-		// part's news is not its data.
+	p, part := m.Payload, m.Stream
+	if part != nil && part.End && len(p.Data) == 0 {
+		// The official client drops whole what comes without a dataType that it knows,
+		// and takes a null for a part. An empty text is the end alone.
 		p.Type = engine.Text
 	}
 	dst = appendPayload(dst, p)
 	dst = appendMetadata(dst, m.Metadata)
-	if m.Stream != nil {
-		dst = appendStreamPart(dst, m.Stream)
+	if part != nil {
+		dst = appendStreamPart(dst, part)
 	}
 	return dst
 }

@@ -536,15 +536,90 @@ func FuzzJSONRelay(f *testing.F) {
 	for _, seed := range seeds {
 		f.Add([]byte(seed), "ann")
 	}
-	enc, dec := subprotocol.JSON()
+	plain, dec := subprotocol.JSON()
+	reliable, _ := subprotocol.ReliableJSON()
 	f.Fuzz(func(t *testing.T, text []byte, from string) {
 		in, err := dec.Decode(subprotocol.TextFrame, text)
-		if err != nil || in.Kind != subprotocol.InRequest || in.Request.Op != engine.OpSend {
+		if err != nil {
 			return
 		}
-		r := in.Request
-		checkEncoding(t, enc, &engine.Message{Group: r.Group, From: engine.UserID(from), Payload: r.Payload, Metadata: r.Metadata})
+		for _, enc := range []subprotocol.Encoder{plain, reliable} {
+			if in.Kind == subprotocol.InCancel || in.Invocation != "" {
+				checkInvocation(t, enc, in.Invocation)
+			}
+			if in.Kind == subprotocol.InRequest {
+				checkRelay(t, enc, in.Request, from)
+			}
+		}
 	})
+}
+
+// checkRelay encodes what r makes the engine send.
+func checkRelay(t *testing.T, enc subprotocol.Encoder, r *engine.Request, from string) {
+	t.Helper()
+	m := &engine.Message{Group: r.Group, From: engine.UserID(from), Payload: r.Payload, Metadata: r.Metadata}
+	if s := r.Stream; s != nil {
+		m.Group = "lobby" // a part does not say to which group its stream goes
+		m.Stream = &engine.StreamPart{ID: s.ID, Seq: s.Seq, End: r.Op == engine.OpStreamEnd, Err: s.Err}
+	}
+	switch r.Op {
+	case engine.OpSend, engine.OpStreamEnd:
+		checkEncoding(t, enc, m)
+	case engine.OpStreamData:
+		if r.Stream.Seq > 0 {
+			checkEncoding(t, enc, m)
+		}
+	case engine.OpSetState:
+		checkState(t, enc, r.Group, r.State)
+	}
+}
+
+func checkInvocation(t *testing.T, enc subprotocol.Encoder, id string) {
+	t.Helper()
+	var got struct {
+		Type, InvocationID string
+		Success            *bool
+	}
+	decode(t, enc, &engine.Message{Kind: engine.KindInvokeResponse, Invocation: id}, &got)
+	if got.Type != "invokeResponse" || got.InvocationID != id || got.Success == nil || !*got.Success {
+		t.Fatalf("got %+v", got)
+	}
+}
+
+func checkState(t *testing.T, enc subprotocol.Encoder, group engine.GroupName, state map[string]string) {
+	t.Helper()
+	type item struct {
+		ConnectionID string
+		State        map[string]string
+		UpdatedAt    int64
+	}
+	var got struct {
+		Type  string
+		Group engine.GroupName
+		Items []item
+	}
+	decode(t, enc, &engine.Message{
+		Kind: engine.KindStateUpdate, Group: group, States: []engine.GroupState{{ConnID: "c", State: state, UpdatedAt: time.UnixMilli(7)}},
+	}, &got)
+	if got.Type != "groupStateUpdate" || got.Group != group || !reflect.DeepEqual(got.Items, []item{{"c", state, 7}}) {
+		t.Fatalf("got %+v, wish %+v", got, state)
+	}
+}
+
+// decode encodes m and reads that into v, strictly UTF-8 and JSON.
+func decode(t *testing.T, enc subprotocol.Encoder, m *engine.Message, v any) {
+	t.Helper()
+	const before = "what stood there before"
+	out, ok := enc.AppendBody([]byte(before), m)
+	body, kept := bytes.CutPrefix(out, []byte(before))
+	own, keptToo := bytes.CutPrefix(enc.AppendOwn([]byte(before), m, engine.Own{Seq: 5}), []byte(before))
+	body = append(own, body...)
+	if !ok || !kept || !keptToo || !utf8.Valid(body) {
+		t.Fatalf("sent %v, %q", ok, out)
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		t.Fatalf("%v: %s", err, body)
+	}
 }
 
 // Whatever a server puts into a message, receivers get one JSON object of UTF-8 that says it.
@@ -552,41 +627,58 @@ func FuzzJSONEncode(f *testing.F) {
 	f.Add("lobby", "kim", "hi", "k", "v", uint8(engine.Text))
 	f.Add("", "", "\xff\x00\"\\\u2028\x7f", "\n", "\xed\xa0\x80", uint8(engine.Binary))
 	f.Add("a\tb", "\x1f", "long enough for eight at a time \" and more \n", "", "é", uint8(engine.Protobuf))
-	enc, _ := subprotocol.JSON()
+	plain, _ := subprotocol.JSON()
+	reliable, _ := subprotocol.ReliableJSON()
 	f.Fuzz(func(t *testing.T, group, from, data, key, value string, typ uint8) {
 		p := payload(engine.DataType(typ&3), data)
 		if p.Type == engine.JSON && !json.Valid(p.Data) {
 			p.Data, _ = json.Marshal(data)
 		}
-		checkEncoding(t, enc, &engine.Message{
+		m := &engine.Message{
 			Group: engine.GroupName(group), From: engine.UserID(from), Payload: p, Metadata: engine.Metadata{key: value, "z": "1"},
-		})
+		}
+		checkEncoding(t, plain, m)
+		m.Stream = &engine.StreamPart{ID: key, Seq: uint64(typ), End: typ&4 > 0}
+		if typ&8 > 0 {
+			m.Stream.Err = &engine.StreamError{Name: from, Message: value, UserCode: data}
+		}
+		checkEncoding(t, plain, m)
+		checkEncoding(t, reliable, m)
 	})
 }
 
 func checkEncoding(t *testing.T, enc subprotocol.Encoder, m *engine.Message) {
 	t.Helper()
-	const before = "what stood there before"
-	out, ok := enc.AppendBody([]byte(before), m)
-	body, kept := bytes.CutPrefix(out, []byte(before))
-	if !ok || !kept || !utf8.Valid(body) {
-		t.Fatalf("sent %v, %q", ok, out)
-	}
 	var got struct {
 		Type, From, Group, FromUserID, DataType string
 		Data                                    json.RawMessage
 		Metadata                                map[string]string
+		Stream                                  *streamLine
+		SequenceID                              uint64
 	}
-	if err := json.Unmarshal(body, &got); err != nil {
-		t.Fatalf("%v: %s", err, body)
-	}
+	decode(t, enc, m, &got)
 	clean := func(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 	wish := got
-	wish.Type, wish.From, wish.DataType = "message", "server", m.Payload.Type.String()
+	wish.Type, wish.From = "message", "server"
 	wish.Group, wish.FromUserID = "", ""
 	if m.Group != "" {
 		wish.From, wish.Group, wish.FromUserID = "group", clean(string(m.Group)), clean(string(m.From))
 	}
+	typ := m.Payload.Type
+	wish.Stream, wish.SequenceID = nil, 0
+	if enc.Own() {
+		wish.SequenceID = 5
+	}
+	if s := m.Stream; s != nil {
+		wish.Stream = &streamLine{ID: clean(s.ID), Seq: s.Seq, End: s.End}
+		if s.Err != nil {
+			wish.Stream.Error = &streamErrorLine{Name: clean(s.Err.Name), Message: clean(s.Err.Message), UserCode: clean(s.Err.UserCode)}
+		}
+		if s.End && len(m.Payload.Data) == 0 {
+			typ = engine.Text
+		}
+	}
+	wish.DataType = typ.String()
 	wish.Metadata = nil
 	for k, v := range m.Metadata {
 		if wish.Metadata == nil {
@@ -601,12 +693,12 @@ func checkEncoding(t *testing.T, enc subprotocol.Encoder, m *engine.Message) {
 		t.Fatalf("got  %+v\nwish %+v", got, wish)
 	}
 	data := string(got.Data)
-	if m.Payload.Type != engine.JSON {
+	if typ != engine.JSON {
 		if err := json.Unmarshal(got.Data, &data); err != nil {
 			t.Fatal(err)
 		}
 	}
-	switch m.Payload.Type {
+	switch typ {
 	case engine.Binary, engine.Protobuf:
 		if b, err := base64.StdEncoding.DecodeString(data); err != nil || !bytes.Equal(b, m.Payload.Data) {
 			t.Fatalf("data %q: %v", data, err)
