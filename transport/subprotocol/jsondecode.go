@@ -413,12 +413,11 @@ var strictBase64 = base64.StdEncoding.Strict()
 
 // readMetadata returns nil for an object without members.
 func (m *jsonMessage) readMetadata() (engine.Metadata, error) {
-	v := m.metadata
-	if m.text[v.from] != '{' {
-		return nil, malformed("metadata: want an object, got %s", m.sort(v))
+	if err := m.object("metadata", m.metadata); err != nil {
+		return nil, err
 	}
 	var pairs metadata
-	for name, value := range m.members(v) {
+	for name, value := range m.members(m.metadata) {
 		key, _ := m.unquoted(name)
 		text, _, err := m.str("metadata", value)
 		if err != nil {
@@ -429,6 +428,14 @@ func (m *jsonMessage) readMetadata() (engine.Metadata, error) {
 		}
 	}
 	return pairs.pairs, nil
+}
+
+// object refuses what is not an object.
+func (m *jsonMessage) object(name string, v span) error {
+	if m.text[v.from] != '{' {
+		return malformed("%s: want an object, got %s", name, m.sort(v))
+	}
+	return nil
 }
 
 // members yields the names and values of an object's members, in their order.

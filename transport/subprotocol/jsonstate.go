@@ -15,8 +15,8 @@ func (m *jsonMessage) readSetState(r *engine.Request) error {
 	if !m.given(m.state) {
 		return nil
 	}
-	if m.text[m.state.from] != '{' {
-		return malformed("state: want an object, got %s", m.sort(m.state))
+	if err := m.object("state", m.state); err != nil {
+		return err
 	}
 	r.State = make(map[string]string)
 	total := 0

@@ -25,8 +25,8 @@ func (m *jsonMessage) readStreamStart(r *engine.Request) error {
 			return malformed("%s: a message that begins a stream cannot have it", p.name)
 		}
 	}
-	if m.text[m.stream.from] != '{' {
-		return malformed("stream: want an object, got %s", m.sort(m.stream))
+	if err := m.object("stream", m.stream); err != nil {
+		return err
 	}
 	var id, idle span
 	for name, value := range m.members(m.stream) {
@@ -41,10 +41,9 @@ func (m *jsonMessage) readStreamStart(r *engine.Request) error {
 	return m.readStreamOptions(r, id, idle)
 }
 
-func (m *jsonMessage) readStreamOptions(r *engine.Request, id, idle span) error {
-	stream := &engine.StreamRequest{}
-	var err error
-	if stream.ID, err = m.id("stream.streamId", id, maxStreamID); err != nil {
+func (m *jsonMessage) readStreamOptions(r *engine.Request, id, idle span) (err error) {
+	r.Stream = &engine.StreamRequest{}
+	if r.Stream.ID, err = m.id("stream.streamId", id, maxStreamID); err != nil {
 		return err
 	}
 	if m.given(idle) {
@@ -55,9 +54,8 @@ func (m *jsonMessage) readStreamOptions(r *engine.Request, id, idle span) error 
 		if most := uint64(maxStreamIdle / time.Millisecond); ms == 0 || ms > most {
 			return malformed("stream.idleTimeoutMs: %d is not from 1 to %d", ms, most)
 		}
-		stream.Idle = time.Duration(ms) * time.Millisecond
+		r.Stream.Idle = time.Duration(ms) * time.Millisecond
 	}
-	r.Stream = stream
 	return nil
 }
 
@@ -99,8 +97,8 @@ func (m *jsonMessage) readStreamEnd(r *engine.Request) (err error) {
 	if !m.given(m.failure) {
 		return nil
 	}
-	if m.text[m.failure.from] != '{' {
-		return malformed("error: want an object, got %s", m.sort(m.failure))
+	if err := m.object("error", m.failure); err != nil {
+		return err
 	}
 	var message, code span
 	for name, value := range m.members(m.failure) {
@@ -152,21 +150,25 @@ func appendStreamMembers(dst []byte, m *engine.Message) ([]byte, bool) {
 	}
 	switch m.Kind {
 	case engine.KindStreamAck:
-		dst = append(dst, `"type":"streamAck","streamId":`...)
+		dst = appendExpected(append(dst, `"type":"streamAck"`...), s)
 	case engine.KindStreamNack:
-		dst = append(dst, `"type":"streamNack","streamId":`...)
-	default:
+		dst = appendExpected(append(dst, `"type":"streamNack"`...), s)
+		if s.Err != nil {
+			dst = appendString(append(dst, `,"name":`...), s.Err.Name)
+			dst = appendString(append(dst, `,"message":`...), s.Err.Message)
+		}
+	case engine.KindStreamClosed:
 		dst = appendString(append(dst, `"type":"streamClosed","streamId":`...), s.ID)
 		if s.Err != nil {
 			dst = appendStreamError(dst, s.Err)
 		}
-		return dst, true
-	}
-	dst = appendString(dst, s.ID)
-	dst = strconv.AppendUint(append(dst, `,"expectedSequenceId":`...), s.Seq, 10)
-	if m.Kind == engine.KindStreamNack && s.Err != nil {
-		dst = appendString(append(dst, `,"name":`...), s.Err.Name)
-		dst = appendString(append(dst, `,"message":`...), s.Err.Message)
 	}
 	return dst, true
+}
+
+// appendExpected appends a stream's name and the number that it expects next, and
+// the comma before them.
+func appendExpected(dst []byte, s *engine.StreamPart) []byte {
+	dst = appendString(append(dst, `,"streamId":`...), s.ID)
+	return strconv.AppendUint(append(dst, `,"expectedSequenceId":`...), s.Seq, 10)
 }
