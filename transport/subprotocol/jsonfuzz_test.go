@@ -53,10 +53,10 @@ func reference(text []byte) (in subprotocol.Inbound, err error) {
 		n, err := referenceInteger(m, "sequenceId")
 		return subprotocol.Inbound{Kind: subprotocol.InSequenceAck, Sequence: engine.SequenceID(n)}, err
 	case "cancelinvocation":
-		id, err := referenceID(m, "invocationId")
+		id, err := referenceJSONID(m, "invocationId")
 		return subprotocol.Inbound{Kind: subprotocol.InCancel, Invocation: id}, err
 	case "invoke":
-		if in.Invocation, err = referenceID(m, "invocationId"); err != nil {
+		if in.Invocation, err = referenceJSONID(m, "invocationId"); err != nil {
 			return in, err
 		}
 		if target, err := referenceString(m, "target"); err != nil || asciiLower(target) != "event" {
@@ -143,7 +143,7 @@ func referenceStreamStart(raw []byte, r *engine.Request) error {
 	}
 	dropNulls(m, "idleTimeoutMs")
 	r.Op, r.Stream = engine.OpStreamStart, &engine.StreamRequest{}
-	if r.Stream.ID, err = referenceID(m, "streamId"); err != nil {
+	if r.Stream.ID, err = referenceJSONID(m, "streamId"); err != nil {
 		return err
 	}
 	if _, ok := m["idleTimeoutMs"]; ok {
@@ -158,7 +158,7 @@ func referenceStreamStart(raw []byte, r *engine.Request) error {
 
 func referenceStreamData(m map[string]json.RawMessage, r *engine.Request) (err error) {
 	r.Stream = &engine.StreamRequest{}
-	if r.Stream.ID, err = referenceID(m, "streamId"); err != nil {
+	if r.Stream.ID, err = referenceJSONID(m, "streamId"); err != nil {
 		return err
 	}
 	_, hasType := m["dataType"]
@@ -178,7 +178,7 @@ func referenceStreamData(m map[string]json.RawMessage, r *engine.Request) (err e
 
 func referenceStreamEnd(m map[string]json.RawMessage, r *engine.Request) (err error) {
 	r.Stream = &engine.StreamRequest{}
-	if r.Stream.ID, err = referenceID(m, "streamId"); err != nil {
+	if r.Stream.ID, err = referenceJSONID(m, "streamId"); err != nil {
 		return err
 	}
 	raw, ok := m["error"]
@@ -241,8 +241,8 @@ func referenceObject(raw []byte) (m map[string]json.RawMessage, err error) {
 	return m, json.Unmarshal(raw, &m)
 }
 
-// referenceID reads a name of the client's own.
-func referenceID(m map[string]json.RawMessage, name string) (string, error) {
+// referenceJSONID reads a name of the client's own.
+func referenceJSONID(m map[string]json.RawMessage, name string) (string, error) {
 	id, err := referenceString(m, name)
 	if err == nil && (id == "" || len(id) > 256 || loneSurrogate(m[name])) {
 		err = errors.New(name)
