@@ -1,8 +1,10 @@
 package subprotocol_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fanfare/fanfare/engine"
 	"github.com/fanfare/fanfare/transport/subprotocol"
@@ -29,6 +31,11 @@ var incoming = []struct {
 	{"join", []byte(`{"type":"joinGroup","group":"lobby","ackId":7}`), 2},
 	{"ping", []byte(`{"type":"ping"}`), 0},
 	{"sequenceAck", []byte(`{"type":"sequenceAck","sequenceId":42}`), 0},
+	{"streamStart", []byte(`{"type":"sendToGroup","group":"lobby","noEcho":false,"stream":{"streamId":"s1","idleTimeoutMs":60000}}`), 4},
+	{"streamData/128", filled(`{"type":"streamData","streamId":"s1","streamSequenceId":12345,"dataType":"text","data":"#"}`, 128), 4},
+	{"streamEnd", []byte(`{"type":"streamEnd","streamId":"s1"}`), 3},
+	{"state", []byte(`{"type":"setGroupState","group":"lobby","state":{"mood":"ok"},"ackId":3}`), 6},
+	{"invoke", []byte(`{"type":"invoke","invocationId":"1","target":"event","event":"sum","dataType":"json","data":[1,2]}`), 4},
 }
 
 func TestDecodeAllocations(t *testing.T) {
@@ -64,6 +71,8 @@ func outgoing() map[string]*engine.Message {
 	message := func(p engine.Payload) *engine.Message {
 		return &engine.Message{Group: "lobby", From: "kim", Payload: p}
 	}
+	part := message(engine.Payload{Type: engine.Text, Data: filled("#", 128)})
+	part.Stream = &engine.StreamPart{ID: "s1", Seq: 12345}
 	return map[string]*engine.Message{
 		"json/128":     message(engine.Payload{Type: engine.JSON, Data: filled(`{"n":"#"}`, 128)}),
 		"text/128":     message(engine.Payload{Type: engine.Text, Data: filled("#", 128)}),
@@ -72,16 +81,23 @@ func outgoing() map[string]*engine.Message {
 		"binary/128":   message(engine.Payload{Type: engine.Binary, Data: filled("#", 128)}),
 		"ack":          {Kind: engine.KindAck, AckID: 12345},
 		"forbidden":    {Kind: engine.KindAck, AckID: 7, Err: &engine.Error{Code: engine.CodeForbidden, Message: "No."}},
+		"part/128":     part,
+		"end":          {Group: "lobby", From: "kim", Stream: &engine.StreamPart{ID: "s1", Seq: 9, End: true, Err: &engine.StreamError{Name: engine.StreamUserError, Message: "gave up", UserCode: "E42"}}},
+		"streamAck":    {Kind: engine.KindStreamAck, Stream: &engine.StreamPart{ID: "s1", Seq: 12345}},
+		"cleared":      {Kind: engine.KindStateUpdate, Group: "lobby", States: []engine.GroupState{{ConnID: "5f0c", UserID: "kim", UpdatedAt: time.UnixMilli(1760000000000)}}},
+		"response":     {Kind: engine.KindInvokeResponse, Invocation: "1", Payload: engine.Payload{Type: engine.JSON, Data: []byte("3")}},
 	}
 }
 
-// Encoding into a buffer with room allocates nothing, metadata's sorted keys aside.
+// Encoding into a buffer with room allocates nothing, the sorted keys of metadata and
+// of states aside.
 func TestAppendBodyAllocations(t *testing.T) {
 	dst := make([]byte, 0, 8192)
 	json, _ := subprotocol.JSON()
+	reliable, _ := subprotocol.ReliableJSON()
 	raw, _ := subprotocol.Raw(subprotocol.SendEvent, "", false)
 	for name, m := range outgoing() {
-		for _, enc := range []subprotocol.Encoder{json, raw} {
+		for _, enc := range []subprotocol.Encoder{json, reliable, raw} {
 			if allocs := testing.AllocsPerRun(100, func() { enc.AppendBody(dst, m) }); allocs > 0 {
 				t.Errorf("%s in %q: %.0f allocations", name, enc.Name(), allocs)
 			}
@@ -89,14 +105,49 @@ func TestAppendBodyAllocations(t *testing.T) {
 	}
 }
 
-func BenchmarkAppendBody(b *testing.B) {
-	enc, _ := subprotocol.JSON()
-	dst := make([]byte, 0, 8192)
+// Nor does a whole reliable delivery: the frame's header, the connection's own part
+// and the body.
+func TestReliableDeliveryAllocations(t *testing.T) {
+	enc, _ := subprotocol.ReliableJSON()
+	var f engine.Encoding = framing{enc}
+	body, dst := make([]byte, 0, 8192), make([]byte, 0, 8192)
 	for name, m := range outgoing() {
-		b.Run("message="+name, func(b *testing.B) {
+		if allocs := testing.AllocsPerRun(100, func() {
+			body, _ = f.AppendBody(body[:0], m)
+			dst = f.AppendPrefix(dst[:0], m, engine.Own{Seq: 1 << 60}, len(body))
+			dst = append(dst, body...)
+		}); allocs > 0 {
+			t.Errorf("%s: %.0f allocations", name, allocs)
+		}
+	}
+}
+
+func BenchmarkAppendBody(b *testing.B) {
+	plain, _ := subprotocol.JSON()
+	reliable, _ := subprotocol.ReliableJSON()
+	dst := make([]byte, 0, 8192)
+	for _, enc := range []subprotocol.Encoder{plain, reliable} {
+		for name, m := range outgoing() {
+			b.Run("codec="+enc.Name()+"/message="+name, func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					enc.AppendBody(dst, m)
+				}
+			})
+		}
+	}
+}
+
+// A reliable connection's own part is what each delivery costs beside the body that
+// all connections share.
+func BenchmarkAppendOwn(b *testing.B) {
+	enc, _ := subprotocol.ReliableJSON()
+	m, dst := outgoing()["text/128"], make([]byte, 0, 8192)
+	for _, seq := range []engine.SequenceID{0, 7, 1 << 40} {
+		b.Run(fmt.Sprintf("codec=%s/seq=%d", enc.Name(), seq), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				enc.AppendBody(dst, m)
+				enc.AppendOwn(dst, m, engine.Own{Seq: seq})
 			}
 		})
 	}

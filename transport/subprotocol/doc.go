@@ -30,7 +30,17 @@
 //
 // # Caveats
 //
-// Of Azure's subprotocols this build has json.webpubsub.azure.v1 and the raw
-// clients; [Known] tells the others from unknown ones. Invocations, streams and
-// group state are refused as malformed, as a service that lacks them does.
+//   - JSON types, targets and data types compare without regard to case, names of
+//     properties do not. Of a repeated property the last one counts; a repeated
+//     metadata key is refused.
+//   - A message that begins a stream is refused if it has anything that its answer
+//     or its parts could not honour: an ackId, data, metadata, a time to live. A
+//     stream to an event handler, for which Azure's protocol keeps a place, is
+//     refused as well.
+//   - What Azure leaves unbounded is bounded here: a stream's and an invocation's
+//     name to 256 bytes, a stream's idle time to a day, a publisher's last words to
+//     4,096 bytes, a state to 16 KiB (the engine's own bound is far lower, and is
+//     answered instead of ending the connection).
+//   - An encoder sends what the engine says. It does not check that a stream's parts
+//     are in order, nor that what is numbered has a number.
 package subprotocol

@@ -31,6 +31,21 @@ func Example() {
 	// close 1007 because json: data: missing, and there is no metadata
 }
 
+// A connection of the reliable protocol has a part of its own in front of the bytes
+// that all of them share.
+func ExampleReliableJSON() {
+	encoder, _ := subprotocol.ReliableJSON()
+
+	m := &engine.Message{Group: "news", Payload: engine.Payload{Type: engine.Text, Data: []byte("hello")}}
+	body, _ := encoder.AppendBody(nil, m)
+	for _, seq := range []engine.SequenceID{7, 1042} {
+		fmt.Printf("%s%s\n", encoder.AppendOwn(nil, m, engine.Own{Seq: seq}), body)
+	}
+	// Output:
+	// {"sequenceId":7,"type":"message","from":"group","group":"news","dataType":"text","data":"hello"}
+	// {"sequenceId":1042,"type":"message","from":"group","group":"news","dataType":"text","data":"hello"}
+}
+
 func ExampleKnown() {
 	for _, offer := range []string{"JSON.webpubsub.azure.v1", "protobuf.webpubsub.azure.v1", "chat.v2"} {
 		switch name, support := subprotocol.Known(offer); support {

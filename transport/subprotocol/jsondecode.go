@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
+	"iter"
 	"time"
 	"unicode/utf8"
 
@@ -17,8 +18,8 @@ const (
 	maxTTLSeconds = 300
 )
 
-// jsonDecoder reads the messages of json.webpubsub.azure.v1. (Those of the reliable
-// twin are the same; it differs in what the server sends.)
+// jsonDecoder reads the messages of json.webpubsub.azure.v1 and of its reliable
+// twin, which differs only in what the server sends.
 //
 // A message is scanned once, whole and strictly, noting where each known property
 // stands; then its type says which of them count, and only these are read. So the
@@ -57,9 +58,12 @@ func malformed(format string, args ...any) error {
 type jsonMessage struct {
 	text []byte
 
-	kind, group, event, ackID, noEcho    span
-	dataType, data, metadata             span
-	ttlSeconds, sequenceID, stream, rest span
+	kind, group, event, ackID, noEcho  span
+	dataType, data, metadata           span
+	ttlSeconds, sequenceID, state      span
+	stream, streamID, streamSequenceID span
+	failure, invocationID, target      span
+	rest                               span
 }
 
 // property returns the place of the named property, rest for every unknown one.
@@ -85,15 +89,27 @@ func (m *jsonMessage) property(name []byte) *span {
 		return &m.ttlSeconds
 	case "sequenceId":
 		return &m.sequenceID
+	case "state":
+		return &m.state
 	case "stream":
 		return &m.stream
+	case "streamId":
+		return &m.streamID
+	case "streamSequenceId":
+		return &m.streamSequenceID
+	case "error":
+		return &m.failure
+	case "invocationId":
+		return &m.invocationID
+	case "target":
+		return &m.target
 	}
 	return &m.rest
 }
 
 // longestEscapedProperty is the length of the longest spelling of a name that
-// property knows: every letter of ttlSeconds as a \u escape.
-const longestEscapedProperty = len("ttlSeconds") * len(`\u0000`)
+// property knows: every letter of streamSequenceId as a \u escape.
+const longestEscapedProperty = len("streamSequenceId") * len(`\u0000`)
 
 // scan reads the whole message and fills m.
 func (m *jsonMessage) scan(s *scanner) bool {
@@ -121,7 +137,8 @@ func (m *jsonMessage) scan(s *scanner) bool {
 
 // inbound reads what counts for the message's type. Where a client's library
 // writes null for "not set", null is as good as missing (ackId, ttlSeconds,
-// metadata, stream); elsewhere it is a value of the wrong type.
+// metadata, stream, streamSequenceId, error, state, and what may be left out inside
+// stream and error); elsewhere it is a value of the wrong type.
 func (m *jsonMessage) inbound() (Inbound, error) {
 	word, _, err := m.str("type", m.kind)
 	if err != nil {
@@ -135,16 +152,10 @@ func (m *jsonMessage) inbound() (Inbound, error) {
 			return Inbound{}, err
 		}
 	}
-	var op engine.Op
-	switch kind := jsonType(word); kind {
-	case "sendToGroup":
-		op = engine.OpSend
-	case "event":
-		op = engine.OpEvent
-	case "joinGroup":
-		op = engine.OpJoin
-	case "leaveGroup":
-		op = engine.OpLeave
+	t := typeNamed(word)
+	switch t.name {
+	case "":
+		return Inbound{}, malformed("unknown type %s", excerpt(word))
 	case "ping":
 		return Inbound{Kind: InPing}, nil
 	case "sequenceAck":
@@ -153,46 +164,72 @@ func (m *jsonMessage) inbound() (Inbound, error) {
 			return Inbound{}, err
 		}
 		return Inbound{Kind: InSequenceAck, Sequence: engine.SequenceID(seq)}, nil
-	case "":
-		return Inbound{}, malformed("unknown type %s", excerpt(word))
-	default:
-		return Inbound{}, malformed("type %s: this build does not have it", kind)
+	case "cancelInvocation":
+		id, err := m.id("invocationId", m.invocationID, maxInvocationID)
+		if err != nil {
+			return Inbound{}, err
+		}
+		return Inbound{Kind: InCancel, Invocation: id}, nil
 	}
-	r := &engine.Request{Op: op, AckID: engine.AckID(ackID), HasAck: hasAck}
-	if op == engine.OpEvent {
+	in := Inbound{Kind: InRequest, Request: &engine.Request{Op: t.op}}
+	if t.acked {
+		in.Request.AckID, in.Request.HasAck = engine.AckID(ackID), hasAck
+	}
+	switch r := in.Request; t.name {
+	case "sendToGroup":
+		err = m.readSend(r)
+	case "event":
 		err = m.readEvent(r)
-	} else {
+	case "invoke":
+		in.Invocation, err = m.readInvoke(r)
+	case "streamData":
+		err = m.readStreamData(r)
+	case "streamEnd":
+		err = m.readStreamEnd(r)
+	case "setGroupState":
+		err = m.readSetState(r)
+	default: // of the others the group is all
 		err = m.readGroup(r)
-	}
-	if err == nil && op == engine.OpSend {
-		err = m.readSendOptions(r)
-	}
-	if err == nil && (op == engine.OpSend || op == engine.OpEvent) {
-		err = m.readContent(r)
 	}
 	if err != nil {
 		return Inbound{}, err
 	}
-	return Inbound{Kind: InRequest, Request: r}, nil
+	return in, nil
 }
 
-// jsonTypes are the types of message that Azure's clients can write; those after
-// sequenceAck are refused as ones that this build does not have.
-var jsonTypes = [...]string{
-	"sendToGroup", "event", "joinGroup", "leaveGroup", "ping", "sequenceAck",
-	"invoke", "cancelInvocation", "streamData", "streamEnd",
-	"setGroupState", "subscribeGroupState", "unsubscribeGroupState",
+// jsonType is a type of message that clients send.
+type jsonType struct {
+	name  string
+	op    engine.Op // what a request of the type asks for, unless its content says more
+	acked bool      // an ackId counts; on the other types it is only checked
 }
 
-// jsonType returns the name in jsonTypes that word is, without regard to case,
-// and "" for none.
-func jsonType(word []byte) string {
-	for _, name := range jsonTypes {
-		if equalFold(word, name) {
-			return name
+// jsonTypes are those that Azure's clients can write.
+var jsonTypes = [...]jsonType{
+	{"sendToGroup", engine.OpSend, true},
+	{"event", engine.OpEvent, true},
+	{"joinGroup", engine.OpJoin, true},
+	{"leaveGroup", engine.OpLeave, true},
+	{"ping", 0, false},
+	{"sequenceAck", 0, false},
+	{"streamData", engine.OpStreamData, false},
+	{"streamEnd", engine.OpStreamEnd, false},
+	{"invoke", engine.OpEvent, false},
+	{"cancelInvocation", 0, false},
+	{"setGroupState", engine.OpSetState, true},
+	{"subscribeGroupState", engine.OpWatchState, true},
+	{"unsubscribeGroupState", engine.OpUnwatchState, true},
+}
+
+// typeNamed returns the type that word names, without regard to case, and the zero
+// jsonType for none.
+func typeNamed(word []byte) jsonType {
+	for _, t := range jsonTypes {
+		if equalFold(word, t.name) {
+			return t
 		}
 	}
-	return ""
+	return jsonType{}
 }
 
 func (m *jsonMessage) readGroup(r *engine.Request) error {
@@ -210,7 +247,7 @@ func (m *jsonMessage) readGroup(r *engine.Request) error {
 	return nil
 }
 
-func (m *jsonMessage) readEvent(r *engine.Request) error {
+func (m *jsonMessage) readEventName(r *engine.Request) error {
 	name, _, err := m.str("event", m.event)
 	if err != nil {
 		return err
@@ -219,6 +256,19 @@ func (m *jsonMessage) readEvent(r *engine.Request) error {
 		return malformed("%v", err)
 	}
 	return nil
+}
+
+func (m *jsonMessage) readSend(r *engine.Request) error {
+	if err := m.readGroup(r); err != nil {
+		return err
+	}
+	if err := m.readSendOptions(r); err != nil {
+		return err
+	}
+	if m.given(m.stream) {
+		return m.readStreamStart(r)
+	}
+	return m.readContent(r, false)
 }
 
 func (m *jsonMessage) readSendOptions(r *engine.Request) error {
@@ -241,11 +291,51 @@ func (m *jsonMessage) readSendOptions(r *engine.Request) error {
 	return nil
 }
 
-// readContent reads what a message carries: data of some type, metadata, or both.
-func (m *jsonMessage) readContent(r *engine.Request) (err error) {
-	if m.given(m.stream) {
-		return malformed("stream: this build does not have it")
+func (m *jsonMessage) readEvent(r *engine.Request) error {
+	if err := m.readEventName(r); err != nil {
+		return err
 	}
+	if err := m.refuseStream(); err != nil {
+		return err
+	}
+	return m.readContent(r, false)
+}
+
+// readInvoke reads an event whose sender asks for the answer under a name of its
+// own. Unlike an event it may come without data, which is then an empty text: that
+// is how the official client invokes without an argument.
+func (m *jsonMessage) readInvoke(r *engine.Request) (invocation string, err error) {
+	if invocation, err = m.id("invocationId", m.invocationID, maxInvocationID); err != nil {
+		return "", err
+	}
+	target, _, err := m.str("target", m.target)
+	if err != nil {
+		return "", err
+	}
+	if !equalFold(target, "event") {
+		return "", malformed("target: want event, got %s", excerpt(target))
+	}
+	if err := m.readEventName(r); err != nil {
+		return "", err
+	}
+	if err := m.refuseStream(); err != nil {
+		return "", err
+	}
+	return invocation, m.readContent(r, true)
+}
+
+// refuseStream refuses a stream to an event handler. Azure's protocol keeps the
+// property for one, but says nowhere what it would do.
+func (m *jsonMessage) refuseStream() error {
+	if m.given(m.stream) {
+		return malformed("stream: an event cannot have one, only sendToGroup can")
+	}
+	return nil
+}
+
+// readContent reads what a message carries: data of some type, metadata, or both;
+// neither of them only where that is allowed.
+func (m *jsonMessage) readContent(r *engine.Request, optional bool) (err error) {
 	if r.Payload.Type, err = m.readDataType(); err != nil {
 		return err
 	}
@@ -253,12 +343,13 @@ func (m *jsonMessage) readContent(r *engine.Request) (err error) {
 		if r.Metadata, err = m.readMetadata(); err != nil {
 			return err
 		}
-		if m.data.missing() {
-			// Metadata may come alone, with whatever dataType: then it goes
-			// with an empty text.
-			r.Payload = engine.Payload{Type: engine.Text, Data: []byte{}}
-			return nil
-		}
+		// Metadata may come alone.
+		optional = true
+	}
+	if optional && m.data.missing() {
+		// Whatever dataType says, no data is an empty text.
+		r.Payload = engine.Payload{Type: engine.Text, Data: []byte{}}
+		return nil
 	}
 	r.Payload.Data, err = m.readData(r.Payload.Type)
 	return err
@@ -322,28 +413,44 @@ var strictBase64 = base64.StdEncoding.Strict()
 
 // readMetadata returns nil for an object without members.
 func (m *jsonMessage) readMetadata() (engine.Metadata, error) {
-	v := m.metadata
-	if m.text[v.from] != '{' {
-		return nil, malformed("metadata: want an object, got %s", m.sort(v))
+	if err := m.object("metadata", m.metadata); err != nil {
+		return nil, err
 	}
 	var pairs metadata
-	s := scanner{p: m.text[:v.to], i: v.from + 1} // syntax is known to be right
-	for first := true; ; first = false {
-		at, more := s.member(first)
-		if !more {
-			return pairs.pairs, nil
-		}
-		key := m.inside(at)
-		if at.escaped {
-			key, _ = unquote(nil, key)
-		}
-		value, _ := s.value(1)
+	for name, value := range m.members(m.metadata) {
+		key, _ := m.unquoted(name)
 		text, _, err := m.str("metadata", value)
 		if err != nil {
 			return nil, err
 		}
 		if fault := pairs.add(key, text); fault != "" {
 			return nil, malformed("metadata: %s", fault)
+		}
+	}
+	return pairs.pairs, nil
+}
+
+// object refuses what is not an object.
+func (m *jsonMessage) object(name string, v span) error {
+	if m.text[v.from] != '{' {
+		return malformed("%s: want an object, got %s", name, m.sort(v))
+	}
+	return nil
+}
+
+// members yields the names and values of an object's members, in their order.
+func (m *jsonMessage) members(object span) iter.Seq2[span, span] {
+	return func(yield func(name, value span) bool) {
+		s := scanner{p: m.text[:object.to], i: object.from + 1} // syntax is known to be right
+		for first := true; ; first = false {
+			name, more := s.member(first)
+			if !more {
+				return
+			}
+			value, _ := s.value(1)
+			if !yield(name, value) {
+				return
+			}
 		}
 	}
 }
@@ -363,12 +470,46 @@ func (m *jsonMessage) str(name string, v span) (_ []byte, lone bool, err error) 
 	if m.text[v.from] != '"' {
 		return nil, false, malformed("%s: want a string, got %s", name, m.sort(v))
 	}
-	raw := m.inside(v)
+	text, lone := m.unquoted(v)
+	return text, lone, nil
+}
+
+// unquoted is str for a value that is known to be a string.
+func (m *jsonMessage) unquoted(v span) (_ []byte, lone bool) {
 	if !v.escaped {
-		return raw, false, nil
+		return m.inside(v), false
 	}
-	raw, lone = unquote(nil, raw)
-	return raw, lone, nil
+	return unquote(nil, m.inside(v))
+}
+
+// id returns a name that the client gives to something of its own, and is told
+// again: so it must survive the way there and back.
+func (m *jsonMessage) id(name string, v span, most int) (string, error) {
+	text, lone, err := m.str(name, v)
+	switch {
+	case err != nil:
+		return "", err
+	case lone:
+		return "", malformed("%s: half a surrogate pair", name)
+	case len(text) == 0 || len(text) > most:
+		return "", malformed("%s: %d bytes, want 1 to %d", name, len(text), most)
+	}
+	return string(text), nil
+}
+
+// words returns a text that people read, "" if it is not there.
+func (m *jsonMessage) words(name string, v span, most int) (string, error) {
+	if !m.given(v) {
+		return "", nil
+	}
+	text, _, err := m.str(name, v)
+	if err == nil && len(text) > most {
+		err = malformed("%s: %d bytes, at most %d pass", name, len(text), most)
+	}
+	if err != nil {
+		return "", err
+	}
+	return string(text), nil
 }
 
 // integer returns a number that is written as plain digits: exact up to 2^64-1,

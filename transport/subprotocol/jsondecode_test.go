@@ -29,10 +29,53 @@ func send(p engine.Payload) subprotocol.Inbound {
 }
 
 func describe(in subprotocol.Inbound) string {
-	if in.Request == nil {
+	r := in.Request
+	if r == nil {
 		return fmt.Sprintf("%+v", in)
 	}
-	return fmt.Sprintf("{Kind:%d Request:%+v Data:%q}", in.Kind, *in.Request, in.Request.Payload.Data)
+	s := fmt.Sprintf("{Kind:%d Invocation:%q Request:%+v Data:%q", in.Kind, in.Invocation, *r, r.Payload.Data)
+	if r.Stream != nil {
+		s += fmt.Sprintf(" Stream:%+v Err:%+v", *r.Stream, r.Stream.Err)
+	}
+	return s + "}"
+}
+
+// stream is a request of op about s.
+func stream(op engine.Op, s engine.StreamRequest) engine.Request {
+	return engine.Request{Op: op, Stream: &s}
+}
+
+// start is a sendToGroup to lobby that begins a stream.
+func start(s engine.StreamRequest) subprotocol.Inbound {
+	r := stream(engine.OpStreamStart, s)
+	r.Group = "lobby"
+	return request(r)
+}
+
+// part is a streamData.
+func part(id string, seq uint64, p engine.Payload) subprotocol.Inbound {
+	r := stream(engine.OpStreamData, engine.StreamRequest{ID: id, Seq: seq})
+	r.Payload = p
+	return request(r)
+}
+
+// gaveUp is a streamEnd of s1 with an error.
+func gaveUp(message, code string) subprotocol.Inbound {
+	return request(stream(engine.OpStreamEnd, engine.StreamRequest{
+		ID: "s1", Err: &engine.StreamError{Name: "UserError", Message: message, UserCode: code},
+	}))
+}
+
+// setState is a setGroupState in lobby.
+func setState(state map[string]string) subprotocol.Inbound {
+	return request(engine.Request{Op: engine.OpSetState, Group: "lobby", State: state})
+}
+
+// invoke is an invocation 1 of the event sum.
+func invoke(p engine.Payload) subprotocol.Inbound {
+	in := request(engine.Request{Op: engine.OpEvent, Event: "sum", Payload: p})
+	in.Invocation = "1"
+	return in
 }
 
 func TestJSONDecodeAccepts(t *testing.T) {
@@ -65,7 +108,7 @@ func TestJSONDecodeAccepts(t *testing.T) {
 		{"type in capitals", `{"type":"JOINGROUP","group":"lobby"}`, request(engine.Request{Op: engine.OpJoin, Group: "lobby"})},
 		{"type in escapes", `{"type":"\u0070in\u0067"}`, subprotocol.Inbound{Kind: subprotocol.InPing}},
 		{"property in escapes", `{"\u0074\u0079\u0070\u0065":"ping"}`, subprotocol.Inbound{Kind: subprotocol.InPing}},
-		{"longest property in escapes", `{"type":"sendToGroup","group":"lobby","data":1,"\u0074\u0074\u006c\u0053\u0065\u0063\u006f\u006e\u0064\u0073":1}`, request(engine.Request{Op: engine.OpSend, Group: "lobby", Payload: payload(engine.JSON, "1"), TTL: time.Second})},
+		{"longest property in escapes", `{"type":"streamData","streamId":"s1","data":1,"\u0073\u0074\u0072\u0065\u0061\u006d\u0053\u0065\u0071\u0075\u0065\u006e\u0063\u0065\u0049\u0064":1}`, part("s1", 1, payload(engine.JSON, "1"))},
 		{"type last", `{"data":1,"group":"lobby","type":"sendToGroup"}`, send(payload(engine.JSON, "1"))},
 		{"white space everywhere", " \t\r\n{ \"type\" :\n\"ping\"\t,\r\"x\" : [ 1 , 2 ] } \n", subprotocol.Inbound{Kind: subprotocol.InPing}},
 
@@ -136,6 +179,73 @@ func TestJSONDecodeAccepts(t *testing.T) {
 		{"group of anything", `{"type":"joinGroup","group":" a/*\u0001\u00e9 "}`, request(engine.Request{Op: engine.OpJoin, Group: " a/*\x01é "})},
 		{"event of 128 characters", `{"type":"event","event":"` + strings.Repeat("e", 128) + `","data":1}`, request(engine.Request{Op: engine.OpEvent, Event: engine.EventName(strings.Repeat("e", 128)), Payload: payload(engine.JSON, "1")})},
 		{"event of every kind of character", `{"type":"event","event":"Z9_.-z","data":1}`, request(engine.Request{Op: engine.OpEvent, Event: "Z9_.-z", Payload: payload(engine.JSON, "1")})},
+
+		// Streams.
+		{"stream start", `{"type":"sendToGroup","group":"lobby","noEcho":false,"stream":{"streamId":"s1","idleTimeoutMs":60000}}`, start(engine.StreamRequest{ID: "s1", Idle: time.Minute})},
+		{"stream start without options", `{"type":"sendToGroup","group":"lobby","stream":{"streamId":"s1"}}`, start(engine.StreamRequest{ID: "s1"})},
+		{
+			"stream start with noEcho", `{"type":"SENDTOGROUP","stream":{"streamId":"s1"},"group":"lobby","noEcho":true}`,
+			request(engine.Request{Op: engine.OpStreamStart, Group: "lobby", NoEcho: true, Stream: &engine.StreamRequest{ID: "s1"}}),
+		},
+		{"stream start with nulls that are none", `{"type":"sendToGroup","group":"lobby","ackId":null,"metadata":null,"ttlSeconds":null,"stream":{"streamId":"s1","idleTimeoutMs":null}}`, start(engine.StreamRequest{ID: "s1"})},
+		{"stream start of the shortest life", `{"type":"sendToGroup","group":"lobby","stream":{"streamId":"s1","idleTimeoutMs":1}}`, start(engine.StreamRequest{ID: "s1", Idle: time.Millisecond})},
+		{"stream start of the longest life", `{"type":"sendToGroup","group":"lobby","stream":{"streamId":"s1","idleTimeoutMs":86400000}}`, start(engine.StreamRequest{ID: "s1", Idle: 24 * time.Hour})},
+		{"stream start with unknown members", `{"type":"sendToGroup","group":"lobby","stream":{"x":[{"streamId":2}],"streamId":"s1","StreamId":3}}`, start(engine.StreamRequest{ID: "s1"})},
+		{"stream start with members in escapes", `{"type":"sendToGroup","group":"lobby","stream":{"\u0073treamId":"\u0073\/1","idleTimeout\u004ds":5}}`, start(engine.StreamRequest{ID: "s/1", Idle: 5 * time.Millisecond})},
+		{"of two stream members the last counts", `{"type":"sendToGroup","group":"lobby","stream":{"streamId":7,"idleTimeoutMs":"x","streamId":"s1","idleTimeoutMs":null}}`, start(engine.StreamRequest{ID: "s1"})},
+		{"of two streams the last counts", `{"type":"sendToGroup","group":"lobby","stream":{"streamId":7},"stream":null,"data":1}`, send(payload(engine.JSON, "1"))},
+		{"streamId of 256 bytes", `{"type":"sendToGroup","group":"lobby","stream":{"streamId":"` + strings.Repeat("é", 128) + `"}}`, start(engine.StreamRequest{ID: strings.Repeat("é", 128)})},
+		{"streamId of anything", `{"type":"sendToGroup","group":"lobby","stream":{"streamId":" \u0000😀 "}}`, start(engine.StreamRequest{ID: " \x00😀 "})},
+		{"streamData", `{"type":"streamData","streamId":"s1","streamSequenceId":1,"dataType":"text","data":"a"}`, part("s1", 1, payload(engine.Text, "a"))},
+		{"streamData in capitals", `{"type":"STREAMDATA","streamId":"S1","streamSequenceId":2,"dataType":"TEXT","data":""}`, part("S1", 2, payload(engine.Text, ""))},
+		{"streamData without dataType is json", `{"type":"streamData","streamId":"s1","streamSequenceId":18446744073709551615,"data": {"a" : 1.0} }`, part("s1", math.MaxUint64, payload(engine.JSON, `{"a" : 1.0}`))},
+		{"streamData binary", `{"type":"streamData","streamId":"s1","streamSequenceId":3,"dataType":"binary","data":"AQI="}`, part("s1", 3, payload(engine.Binary, "\x01\x02"))},
+		{"streamData with what it lacks", `{"type":"streamData","streamId":"s1","streamSequenceId":1,"data":0,"group":7,"ackId":5,"noEcho":"x","metadata":[],"ttlSeconds":-1,"stream":5}`, part("s1", 1, payload(engine.JSON, "0"))},
+		{"stream keepalive", `{"type":"streamData","streamId":"s1"}`, part("s1", 0, engine.Payload{})},
+		{"stream keepalive with a null", `{"type":"streamData","streamId":"s1","streamSequenceId":null}`, part("s1", 0, engine.Payload{})},
+		{"streamEnd", `{"type":"streamEnd","streamId":"s1"}`, request(stream(engine.OpStreamEnd, engine.StreamRequest{ID: "s1"}))},
+		{"streamEnd with an ackId", `{"type":"streamend","streamId":"s1","ackId":5}`, request(stream(engine.OpStreamEnd, engine.StreamRequest{ID: "s1"}))},
+		{"streamEnd with a null error", `{"type":"streamEnd","streamId":"s1","error":null}`, request(stream(engine.OpStreamEnd, engine.StreamRequest{ID: "s1"}))},
+		{"streamEnd with an error", `{"type":"streamEnd","streamId":"s1","error":{"message":"gave up","userErrorCode":"E42"}}`, gaveUp("gave up", "E42")},
+		{"streamEnd with an error that says nothing", `{"type":"streamEnd","streamId":"s1","error":{}}`, gaveUp("", "")},
+		{"streamEnd with an error of nulls", `{"type":"streamEnd","streamId":"s1","error":{"message":null,"userErrorCode":null}}`, gaveUp("", "")},
+		{"streamEnd whose error has a name", `{"type":"streamEnd","streamId":"s1","error":{"name":"Forbidden","message":"a\ud83d"}}`, gaveUp("a\uFFFD", "")},
+		{
+			"streamEnd with the longest error", `{"type":"streamEnd","streamId":"s1","error":{"message":"` + strings.Repeat("m", 4096) + `","userErrorCode":"` + strings.Repeat("c", 256) + `"}}`,
+			gaveUp(strings.Repeat("m", 4096), strings.Repeat("c", 256)),
+		},
+
+		// Group state.
+		{
+			"setGroupState", `{"type":"setGroupState","group":"lobby","state":{"mood":"ok","":"\u00e9\ud83d"},"ackId":3}`,
+			request(engine.Request{Op: engine.OpSetState, Group: "lobby", AckID: 3, HasAck: true, State: map[string]string{"mood": "ok", "": "é\uFFFD"}}),
+		},
+		{"setGroupState of nothing", `{"type":"SetGroupState","group":"lobby","state":{}}`, setState(map[string]string{})},
+		{"setGroupState clears", `{"type":"setGroupState","group":"lobby"}`, setState(nil)},
+		{"setGroupState clears with null", `{"type":"setGroupState","group":"lobby","state":null}`, setState(nil)},
+		{"of two state keys the last counts", `{"type":"setGroupState","group":"lobby","state":{"k":"1","\u006b":"2"}}`, setState(map[string]string{"k": "2"})},
+		{"state at its bound", `{"type":"setGroupState","group":"lobby","state":{"key":"` + strings.Repeat("v", 16381) + `"}}`, setState(map[string]string{"key": strings.Repeat("v", 16381)})},
+		{"subscribeGroupState", `{"type":"subscribeGroupState","group":"lobby","ackId":5}`, request(engine.Request{Op: engine.OpWatchState, Group: "lobby", AckID: 5, HasAck: true})},
+		{"subscribeGroupState ignores state", `{"type":"subscribegroupstate","group":"lobby","state":[]}`, request(engine.Request{Op: engine.OpWatchState, Group: "lobby"})},
+		{"unsubscribeGroupState", `{"type":"unsubscribeGroupState","group":"lobby","ackId":6}`, request(engine.Request{Op: engine.OpUnwatchState, Group: "lobby", AckID: 6, HasAck: true})},
+
+		// Invocations.
+		{"invoke", `{"type":"invoke","invocationId":"1","target":"event","event":"sum","dataType":"json","data":[1,2]}`, invoke(payload(engine.JSON, "[1,2]"))},
+		{"invoke without dataType is json", `{"type":"invoke","invocationId":"1","target":"event","event":"sum","data":"x"}`, invoke(payload(engine.JSON, `"x"`))},
+		{"invoke in capitals", `{"type":"INVOKE","invocationId":"1","target":"EVENT","event":"sum","dataType":"Binary","data":"AQI="}`, invoke(payload(engine.Binary, "\x01\x02"))},
+		{"invoke without data", `{"type":"invoke","invocationId":"1","target":"event","event":"sum"}`, invoke(payload(engine.Text, ""))},
+		{"invoke without data of a dataType", `{"type":"invoke","invocationId":"1","target":"event","event":"sum","dataType":"json"}`, invoke(payload(engine.Text, ""))},
+		{"invoke has no ack", `{"type":"invoke","invocationId":"1","target":"event","event":"sum","ackId":5,"data":1}`, invoke(payload(engine.JSON, "1"))},
+		{"invoke with a null stream", `{"type":"invoke","invocationId":"1","target":"event","event":"sum","stream":null,"data":1}`, invoke(payload(engine.JSON, "1"))},
+		{
+			"invoke with metadata", `{"type":"invoke","invocationId":"` + strings.Repeat("i", 256) + `","target":"event","event":"sum","metadata":{"k":"v"}}`,
+			subprotocol.Inbound{
+				Kind: subprotocol.InRequest, Invocation: strings.Repeat("i", 256),
+				Request: &engine.Request{Op: engine.OpEvent, Event: "sum", Payload: payload(engine.Text, ""), Metadata: engine.Metadata{"k": "v"}},
+			},
+		},
+		{"cancelInvocation", `{"type":"cancelInvocation","invocationId":"1"}`, subprotocol.Inbound{Kind: subprotocol.InCancel, Invocation: "1"}},
+		{"cancelInvocation in escapes", `{"type":"CANCELinvocation","invocationId":"\u00e9\ud83d\ude00"}`, subprotocol.Inbound{Kind: subprotocol.InCancel, Invocation: "é😀"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, dec := subprotocol.JSON()
@@ -246,18 +356,6 @@ func TestJSONDecodeRefuses(t *testing.T) {
 		{"property in capitals", `{"TYPE":"ping"}`, "type: missing"},
 		{"type of the server", `{"type":"ack","ackId":1,"success":true}`, `unknown type "ack"`},
 
-		// Types of a later release.
-		{"invoke", `{"type":"invoke","invocationId":"1","target":"event","event":"sum","data":[1]}`, "type invoke: this build does not have it"},
-		{"cancelInvocation", `{"type":"cancelInvocation","invocationId":"1"}`, "this build does not have it"},
-		{"streamData", `{"type":"streamData","streamId":"s1","streamSequenceId":1,"dataType":"text","data":"a"}`, "this build does not have it"},
-		{"streamEnd", `{"type":"streamEnd","streamId":"s1"}`, "this build does not have it"},
-		{"setGroupState", `{"type":"setGroupState","group":"lobby","state":{"mood":"ok"},"ackId":3}`, "this build does not have it"},
-		{"subscribeGroupState", `{"type":"subscribeGroupState","group":"lobby","ackId":5}`, "this build does not have it"},
-		{"unsubscribeGroupState", `{"type":"unsubscribeGroupState","group":"lobby","ackId":6}`, "this build does not have it"},
-		{"stream start", sending(`"noEcho":false,"stream":{"streamId":"s1","idleTimeoutMs":60000}`), "stream: this build does not have it"},
-		{"stream start with data", sending(`"data":1,"stream":{"streamId":"s1"}`), "stream: this build does not have it"},
-		{"event with a stream", `{"type":"event","event":"e","data":1,"stream":{"streamId":"s1"}}`, "stream: this build does not have it"},
-
 		// ackId, on every type.
 		{"ackId as string", `{"type":"joinGroup","group":"g","ackId":"5"}`, "ackId: want an integer in plain digits, got a string"},
 		{"ackId as boolean", `{"type":"joinGroup","group":"g","ackId":true}`, "got a boolean"},
@@ -351,6 +449,99 @@ func TestJSONDecodeRefuses(t *testing.T) {
 		{"metadata value of 1025 bytes", sending(`"data":1,"metadata":{"k":"` + strings.Repeat("v", 1025) + `"}`), "a value of 1025 bytes"},
 		{"metadata of 8193 bytes", sending(`"data":1,"metadata":` + metadataOf(256, 1024, 8193)), "more than 8192 bytes"},
 		{"bad metadata alone", sending(`"metadata":{"k":1}`), "metadata: want a string"},
+
+		// Streams.
+		{"stream as string", sending(`"stream":"s1"`), "stream: want an object, got a string"},
+		{"stream as array", sending(`"stream":[{"streamId":"s1"}]`), "stream: want an object, got an array"},
+		{"stream as boolean", sending(`"stream":false`), "stream: want an object, got a boolean"},
+		{"stream start without group", `{"type":"sendToGroup","stream":{"streamId":"s1"}}`, "group: missing"},
+		{"stream start with bad noEcho", sending(`"noEcho":null,"stream":{"streamId":"s1"}`), "noEcho: want true or false, got null"},
+		{"stream start without streamId", sending(`"stream":{}`), "stream.streamId: missing"},
+		{"stream start with streamId outside", sending(`"streamId":"s1","stream":{}`), "stream.streamId: missing"},
+		{"stream start with null streamId", sending(`"stream":{"streamId":null}`), "stream.streamId: want a string, got null"},
+		{"stream start with number as streamId", sending(`"stream":{"streamId":1}`), "stream.streamId: want a string"},
+		{"stream start with empty streamId", sending(`"stream":{"streamId":""}`), "stream.streamId: 0 bytes, want 1 to 256"},
+		{"streamId of 257 bytes", sending(`"stream":{"streamId":"` + strings.Repeat("é", 128) + `x"}`), "stream.streamId: 257 bytes, want 1 to 256"},
+		{"streamId of half a surrogate pair", sending(`"stream":{"streamId":"a\ud800"}`), "stream.streamId: half a surrogate pair"},
+		{"idleTimeoutMs 0", sending(`"stream":{"streamId":"s1","idleTimeoutMs":0}`), "stream.idleTimeoutMs: 0 is not from 1 to 86400000"},
+		{"idleTimeoutMs of more than a day", sending(`"stream":{"streamId":"s1","idleTimeoutMs":86400001}`), "stream.idleTimeoutMs: 86400001 is not"},
+		{"idleTimeoutMs that overflows", sending(`"stream":{"streamId":"s1","idleTimeoutMs":18446744073709551615}`), "stream.idleTimeoutMs: 18446744073709551615 is not"},
+		{"negative idleTimeoutMs", sending(`"stream":{"streamId":"s1","idleTimeoutMs":-1}`), "stream.idleTimeoutMs: want an integer"},
+		{"idleTimeoutMs as fraction", sending(`"stream":{"streamId":"s1","idleTimeoutMs":1.5}`), "stream.idleTimeoutMs: want an integer"},
+		{"idleTimeoutMs as string", sending(`"stream":{"streamId":"s1","idleTimeoutMs":"60000"}`), "stream.idleTimeoutMs: want an integer"},
+		{"stream start with data", sending(`"data":1,"stream":{"streamId":"s1"}`), "data: a message that begins a stream cannot have it"},
+		{"stream start with null data", sending(`"data":null,"stream":{"streamId":"s1"}`), "data: a message that begins a stream"},
+		{"stream start with dataType", sending(`"dataType":"text","stream":{"streamId":"s1"}`), "dataType: a message that begins a stream"},
+		{"stream start with ackId", sending(`"ackId":0,"stream":{"streamId":"s1"}`), "ackId: a message that begins a stream"},
+		{"stream start with metadata", sending(`"metadata":{},"stream":{"streamId":"s1"}`), "metadata: a message that begins a stream"},
+		{"stream start with ttlSeconds", sending(`"ttlSeconds":5,"stream":{"streamId":"s1"}`), "ttlSeconds: a message that begins a stream"},
+		{"event with a stream", `{"type":"event","event":"e","data":1,"stream":{"streamId":"s1"}}`, "stream: an event cannot have one"},
+		{"event with a stream alone", `{"type":"event","event":"e","stream":{}}`, "stream: an event cannot have one"},
+		{"streamData without streamId", `{"type":"streamData","streamSequenceId":1,"data":1}`, "streamId: missing"},
+		{"streamData with empty streamId", `{"type":"streamData","streamId":"","streamSequenceId":1,"data":1}`, "streamId: 0 bytes, want 1 to 256"},
+		{"streamData without number", `{"type":"streamData","streamId":"s1","dataType":"text","data":"a"}`, "streamSequenceId: missing"},
+		{"streamData with null number", `{"type":"streamData","streamId":"s1","streamSequenceId":null,"data":"a"}`, "streamSequenceId: missing"},
+		{"streamData of dataType alone", `{"type":"streamData","streamId":"s1","dataType":"text"}`, "streamSequenceId: missing"},
+		{"streamData of null data alone", `{"type":"streamData","streamId":"s1","data":null}`, "streamSequenceId: missing"},
+		{"streamData of number alone", `{"type":"streamData","streamId":"s1","streamSequenceId":1}`, "data: missing, and there is a streamSequenceId"},
+		{"streamData without data", `{"type":"streamData","streamId":"s1","streamSequenceId":1,"dataType":"text"}`, "data: missing, and there is a streamSequenceId"},
+		{"streamData without data, with metadata", `{"type":"streamData","streamId":"s1","streamSequenceId":1,"metadata":{"k":"v"}}`, "data: missing, and there is a streamSequenceId"},
+		{"streamData number 0", `{"type":"streamData","streamId":"s1","streamSequenceId":0,"data":1}`, "streamSequenceId: 0, and the first is 1"},
+		{"streamData number as string", `{"type":"streamData","streamId":"s1","streamSequenceId":"1","data":1}`, "streamSequenceId: want an integer in plain digits, got a string"},
+		{"streamData negative number", `{"type":"streamData","streamId":"s1","streamSequenceId":-1,"data":1}`, "streamSequenceId: want an integer"},
+		{"streamData number 2^64", `{"type":"streamData","streamId":"s1","streamSequenceId":18446744073709551616,"data":1}`, "streamSequenceId: over 2^64-1"},
+		{"streamData with null data", `{"type":"streamData","streamId":"s1","streamSequenceId":1,"data":null}`, "data: null is no data"},
+		{"streamData with null dataType", `{"type":"streamData","streamId":"s1","streamSequenceId":1,"dataType":null,"data":1}`, "dataType: want a string, got null"},
+		{"streamData with unknown dataType", `{"type":"streamData","streamId":"s1","streamSequenceId":1,"dataType":"protobuf","data":"CgA="}`, `dataType: want json, text or binary, got "protobuf"`},
+		{"streamData with bad base64", `{"type":"streamData","streamId":"s1","streamSequenceId":1,"dataType":"binary","data":"AQI"}`, "data: not base64"},
+		{"streamData with number as text", `{"type":"streamData","streamId":"s1","streamSequenceId":1,"dataType":"text","data":1}`, "data: want a string for dataType text"},
+		{"streamData with bad ackId", `{"type":"streamData","streamId":"s1","ackId":"1"}`, "ackId:"},
+		{"streamEnd without streamId", `{"type":"streamEnd"}`, "streamId: missing"},
+		{"streamEnd with long streamId", `{"type":"streamEnd","streamId":"` + strings.Repeat("s", 257) + `"}`, "streamId: 257 bytes, want 1 to 256"},
+		{"streamEnd with error as string", `{"type":"streamEnd","streamId":"s1","error":"gave up"}`, "error: want an object, got a string"},
+		{"streamEnd with error as array", `{"type":"streamEnd","streamId":"s1","error":[]}`, "error: want an object, got an array"},
+		{"streamEnd with number as message", `{"type":"streamEnd","streamId":"s1","error":{"message":1}}`, "error.message: want a string"},
+		{"streamEnd with long message", `{"type":"streamEnd","streamId":"s1","error":{"message":"` + strings.Repeat("m", 4097) + `"}}`, "error.message: 4097 bytes, at most 4096"},
+		{"streamEnd with number as code", `{"type":"streamEnd","streamId":"s1","error":{"userErrorCode":42}}`, "error.userErrorCode: want a string"},
+		{"streamEnd with long code", `{"type":"streamEnd","streamId":"s1","error":{"userErrorCode":"` + strings.Repeat("c", 257) + `"}}`, "error.userErrorCode: 257 bytes, at most 256"},
+
+		// Group state.
+		{"setGroupState without group", `{"type":"setGroupState","state":{}}`, "group: missing"},
+		{"state as array", `{"type":"setGroupState","group":"lobby","state":["a"]}`, "state: want an object, got an array"},
+		{"state as string", `{"type":"setGroupState","group":"lobby","state":"a"}`, "state: want an object, got a string"},
+		{"state as boolean", `{"type":"setGroupState","group":"lobby","state":false}`, "state: want an object, got a boolean"},
+		{"state value number", `{"type":"setGroupState","group":"lobby","state":{"k":1}}`, "state: want a string, got another number"},
+		{"state value null", `{"type":"setGroupState","group":"lobby","state":{"k":null}}`, "state: want a string, got null"},
+		{"state value object", `{"type":"setGroupState","group":"lobby","state":{"a":"b","k":{"a":"b"}}}`, "state: want a string, got an object"},
+		{"state key of half a surrogate pair", `{"type":"setGroupState","group":"lobby","state":{"\ud800":"v"}}`, "state: half a surrogate pair in a key"},
+		{"state over its bound", `{"type":"setGroupState","group":"lobby","state":{"key":"` + strings.Repeat("v", 16382) + `"}}`, "state: more than 16384 bytes"},
+		{"state over its bound by one key", `{"type":"setGroupState","group":"lobby","state":{"k":"` + strings.Repeat("v", 8192) + `","k":"` + strings.Repeat("v", 8192) + `"}}`, "state: more than 16384 bytes"},
+		{"setGroupState with bad ackId", `{"type":"setGroupState","group":"lobby","ackId":"3"}`, "ackId:"},
+		{"subscribeGroupState without group", `{"type":"subscribeGroupState","ackId":5}`, "group: missing"},
+		{"subscribeGroupState of a blank group", `{"type":"subscribeGroupState","group":" "}`, "1 to 1024 characters"},
+		{"unsubscribeGroupState without group", `{"type":"unsubscribeGroupState"}`, "group: missing"},
+
+		// Invocations.
+		{"invoke without id", `{"type":"invoke","target":"event","event":"sum","data":1}`, "invocationId: missing"},
+		{"invoke with null id", `{"type":"invoke","invocationId":null,"target":"event","event":"sum","data":1}`, "invocationId: want a string, got null"},
+		{"invoke with number as id", `{"type":"invoke","invocationId":1,"target":"event","event":"sum","data":1}`, "invocationId: want a string"},
+		{"invoke with empty id", `{"type":"invoke","invocationId":"","target":"event","event":"sum","data":1}`, "invocationId: 0 bytes, want 1 to 256"},
+		{"invoke with long id", `{"type":"invoke","invocationId":"` + strings.Repeat("i", 257) + `","target":"event","event":"sum","data":1}`, "invocationId: 257 bytes, want 1 to 256"},
+		{"invoke with id of half a surrogate pair", `{"type":"invoke","invocationId":"\udc00","target":"event","event":"sum","data":1}`, "invocationId: half a surrogate pair"},
+		{"invoke without target", `{"type":"invoke","invocationId":"1","event":"sum","data":1}`, "target: missing"},
+		{"invoke of another target", `{"type":"invoke","invocationId":"1","target":"upstream","event":"sum","data":1}`, `target: want event, got "upstream"`},
+		{"invoke of a number", `{"type":"invoke","invocationId":"1","target":1,"event":"sum","data":1}`, "target: want a string"},
+		{"invoke without event", `{"type":"invoke","invocationId":"1","target":"event","data":1}`, "event: missing"},
+		{"invoke of event with a blank", `{"type":"invoke","invocationId":"1","target":"event","event":"a b","data":1}`, "a letter followed by"},
+		{"invoke with null data", `{"type":"invoke","invocationId":"1","target":"event","event":"sum","data":null}`, "data: null is no data"},
+		{"invoke without data of unknown dataType", `{"type":"invoke","invocationId":"1","target":"event","event":"sum","dataType":"xml"}`, `got "xml"`},
+		{"invoke with bad metadata", `{"type":"invoke","invocationId":"1","target":"event","event":"sum","metadata":[]}`, "metadata: want an object"},
+		{"invoke with a stream", `{"type":"invoke","invocationId":"1","target":"event","event":"sum","stream":{"streamId":"s1"}}`, "stream: an event cannot have one"},
+		{"invoke with bad ackId", `{"type":"invoke","invocationId":"1","target":"event","event":"sum","ackId":-1}`, "ackId:"},
+		{"cancelInvocation without id", `{"type":"cancelInvocation"}`, "invocationId: missing"},
+		{"cancelInvocation with empty id", `{"type":"cancelInvocation","invocationId":""}`, "invocationId: 0 bytes"},
+		{"cancelInvocation with long id", `{"type":"cancelInvocation","invocationId":"` + strings.Repeat("i", 257) + `"}`, "invocationId: 257 bytes"},
+		{"type invokeResponse", `{"type":"invokeResponse","invocationId":"1","success":true}`, `unknown type "invokeResponse"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, dec := subprotocol.JSON()
@@ -397,6 +588,12 @@ func TestRefusalsQuoteNoPayload(t *testing.T) {
 		`{"type":"sendToGroup","group":"g","dataType":"text","data":["secret"]}`,
 		`{"type":"sendToGroup","group":"g","data":1,"metadata":{"k":"secreté"}}`,
 		`{"type":"sendToGroup","group":"g","data":1,"metadata":"secret"}`,
+		`{"type":"streamData","streamId":"s1","streamSequenceId":1,"dataType":"text","data":["secret"]}`,
+		`{"type":"streamEnd","streamId":"s1","error":"secret"}`,
+		`{"type":"streamEnd","streamId":"s1","error":{"message":["secret"]}}`,
+		`{"type":"setGroupState","group":"g","state":{"secret":1}}`,
+		`{"type":"setGroupState","group":"g","state":{"k":["secret"]}}`,
+		`{"type":"invoke","invocationId":"1","target":"event","event":"e","dataType":"binary","data":"secret!"}`,
 	} {
 		if _, err := dec.Decode(subprotocol.TextFrame, []byte(text)); err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v", text, err)

@@ -35,9 +35,7 @@ func (jsonEncoder) AppendOwn(dst []byte, _ *engine.Message, _ engine.Own) []byte
 func (jsonEncoder) Own() bool { return false }
 
 // appendMembers appends m's members without the braces around them. They stand in
-// no order that matters, so that what is a connection's own can come first: the
-// reliable protocol's own part is the opening brace with the sequence id, its
-// shared body these members and the closing brace.
+// no order that matters, so that what is a connection's own can come first.
 func appendMembers(dst []byte, m *engine.Message) ([]byte, bool) {
 	switch m.Kind {
 	case engine.KindData:
@@ -54,6 +52,12 @@ func appendMembers(dst []byte, m *engine.Message) ([]byte, bool) {
 		return appendString(dst, m.Text), true
 	case engine.KindPong:
 		return append(dst, `"type":"pong"`...), true
+	case engine.KindStreamAck, engine.KindStreamNack, engine.KindStreamClosed:
+		return appendStreamMembers(dst, m)
+	case engine.KindStateSnapshot, engine.KindStateUpdate:
+		return appendStateMembers(dst, m), true
+	case engine.KindInvokeResponse:
+		return appendInvokeMembers(dst, m), true
 	}
 	return dst, false
 }
@@ -69,44 +73,91 @@ func appendDataMembers(dst []byte, m *engine.Message) []byte {
 			dst = appendString(dst, m.From)
 		}
 	}
-	data := m.Payload.Data
-	switch m.Payload.Type {
+	p, part := m.Payload, m.Stream
+	if part != nil && part.End && len(p.Data) == 0 {
+		// The official client drops whole what comes without a dataType that it knows,
+		// and takes a null for a part. An empty text is the end alone.
+		p.Type = engine.Text
+	}
+	dst = appendPayload(dst, p)
+	dst = appendMetadata(dst, m.Metadata)
+	if part != nil {
+		dst = appendStreamPart(dst, part)
+	}
+	return dst
+}
+
+// appendPayload appends the members dataType and data, and the comma before them.
+func appendPayload(dst []byte, p engine.Payload) []byte {
+	data := p.Data
+	switch p.Type {
 	case engine.Text:
 		dst = append(dst, `,"dataType":"text","data":`...)
-		dst = appendString(dst, data)
+		return appendString(dst, data)
 	case engine.JSON:
 		dst = append(dst, `,"dataType":"json","data":`...)
 		if len(data) == 0 {
 			data = []byte("null") // no JSON text; without one the envelope would not be JSON either
 		}
-		dst = appendUTF8(dst, data)
+		return appendUTF8(dst, data)
 	default: // an Any travels like other bytes, under its own name
 		dst = append(dst, `,"dataType":"`...)
-		dst = append(dst, m.Payload.Type.String()...)
+		dst = append(dst, p.Type.String()...)
 		dst = append(dst, `","data":"`...)
 		dst = base64.StdEncoding.AppendEncode(dst, data)
-		dst = append(dst, '"')
+		return append(dst, '"')
 	}
-	if len(m.Metadata) == 0 {
+}
+
+// appendMetadata appends the member metadata and the comma before it; nothing if
+// there is no metadata.
+func appendMetadata(dst []byte, m engine.Metadata) []byte {
+	if len(m) == 0 {
 		return dst
 	}
-	dst = append(dst, `,"metadata":`...)
-	next := byte('{')
-	for _, key := range m.Metadata.Keys() {
-		dst = appendString(append(dst, next), key)
-		dst = appendString(append(dst, ':'), m.Metadata[key])
-		next = ','
+	return appendPairs(append(dst, `,"metadata":`...), m)
+}
+
+// appendPairs appends an object of strings.
+func appendPairs(dst []byte, pairs engine.Metadata) []byte {
+	dst = append(dst, '{')
+	for i, key := range pairs.Keys() {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = appendString(dst, key)
+		dst = appendString(append(dst, ':'), pairs[key])
 	}
 	return append(dst, '}')
+}
+
+// appendInvokeMembers always says whether it is a success: to clients a response
+// that does not say so is a broken one.
+func appendInvokeMembers(dst []byte, m *engine.Message) []byte {
+	dst = appendString(append(dst, `"type":"invokeResponse","invocationId":`...), m.Invocation)
+	dst = appendOutcome(dst, m.Err)
+	if m.Err != nil {
+		return dst
+	}
+	if m.Payload.Data != nil {
+		dst = appendPayload(dst, m.Payload)
+	}
+	return appendMetadata(dst, m.Metadata)
 }
 
 func appendAckMembers(dst []byte, m *engine.Message) []byte {
 	dst = append(dst, `"type":"ack","ackId":`...)
 	dst = strconv.AppendUint(dst, uint64(m.AckID), 10)
-	if m.Err == nil {
+	return appendOutcome(dst, m.Err)
+}
+
+// appendOutcome appends the members success and, for a failure, error, and the
+// comma before them.
+func appendOutcome(dst []byte, e *engine.Error) []byte {
+	if e == nil {
 		return append(dst, `,"success":true`...)
 	}
-	name, text := ackError(m.Err)
+	name, text := ackError(e)
 	dst = append(dst, `,"success":false,"error":{"name":"`...)
 	dst = append(dst, name...)
 	dst = append(dst, `","message":`...)

@@ -32,11 +32,7 @@ func reference(text []byte) (in subprotocol.Inbound, err error) {
 	if err := json.Unmarshal(text, &m); err != nil || m == nil {
 		return in, errors.New("not an object")
 	}
-	for _, name := range []string{"ackId", "ttlSeconds", "metadata", "stream"} {
-		if string(m[name]) == "null" {
-			delete(m, name)
-		}
-	}
+	dropNulls(m, "ackId", "ttlSeconds", "metadata", "stream", "streamSequenceId", "error", "state")
 	kind, err := referenceString(m, "type")
 	if err != nil {
 		return in, err
@@ -49,60 +45,212 @@ func reference(text []byte) (in subprotocol.Inbound, err error) {
 		}
 		r.AckID = engine.AckID(n)
 	}
-	types := map[string]engine.Op{"sendtogroup": engine.OpSend, "event": engine.OpEvent, "joingroup": engine.OpJoin, "leavegroup": engine.OpLeave}
-	switch word := asciiLower(kind); word {
+	word := asciiLower(kind)
+	switch word {
 	case "ping":
 		return subprotocol.Inbound{Kind: subprotocol.InPing}, nil
 	case "sequenceack":
 		n, err := referenceInteger(m, "sequenceId")
 		return subprotocol.Inbound{Kind: subprotocol.InSequenceAck, Sequence: engine.SequenceID(n)}, err
-	default:
-		var known bool
-		if r.Op, known = types[word]; !known {
-			return in, errors.New("unknown type")
+	case "cancelinvocation":
+		id, err := referenceJSONID(m, "invocationId")
+		return subprotocol.Inbound{Kind: subprotocol.InCancel, Invocation: id}, err
+	case "invoke":
+		if in.Invocation, err = referenceJSONID(m, "invocationId"); err != nil {
+			return in, err
+		}
+		if target, err := referenceString(m, "target"); err != nil || asciiLower(target) != "event" {
+			return in, errors.New("target")
 		}
 	}
-	if r.Op == engine.OpEvent {
+	switch word {
+	case "streamdata", "streamend", "invoke":
+		r.AckID, r.HasAck = 0, false
+	}
+	var known bool
+	if r.Op, known = referenceOps[word]; !known {
+		return in, errors.New("unknown type")
+	}
+	in.Kind, in.Request = subprotocol.InRequest, &r
+	switch r.Op {
+	case engine.OpStreamData:
+		return in, referenceStreamData(m, &r)
+	case engine.OpStreamEnd:
+		return in, referenceStreamEnd(m, &r)
+	case engine.OpEvent:
 		name, err := referenceString(m, "event")
 		if err != nil || !eventPattern.MatchString(name) {
 			return in, errors.New("event")
 		}
 		r.Event = engine.EventName(name)
-	} else {
-		name, err := referenceString(m, "group")
-		if err != nil || strings.TrimSpace(name) == "" || utf8.RuneCountInString(name) > 1024 || loneSurrogate(m["group"]) {
-			return in, errors.New("group")
+		if _, ok := m["stream"]; ok {
+			return in, errors.New("stream")
 		}
-		r.Group = engine.GroupName(name)
+		return in, referenceContent(m, &r, word == "invoke")
 	}
-	if r.Op == engine.OpSend {
-		switch raw, ok := m["noEcho"]; {
-		case !ok:
-		case string(raw) == "true":
-			r.NoEcho = true
-		case string(raw) != "false":
-			return in, errors.New("noEcho")
-		}
-		if _, ok := m["ttlSeconds"]; ok {
-			n, err := referenceInteger(m, "ttlSeconds")
-			if err != nil || n > 300 {
-				return in, errors.New("ttlSeconds")
-			}
-			r.TTL = time.Duration(n) * time.Second
+	name, err := referenceString(m, "group")
+	if err != nil || strings.TrimSpace(name) == "" || utf8.RuneCountInString(name) > 1024 || loneSurrogate(m["group"]) {
+		return in, errors.New("group")
+	}
+	r.Group = engine.GroupName(name)
+	switch r.Op {
+	case engine.OpSend:
+		return in, referenceSend(m, &r)
+	case engine.OpSetState:
+		if raw, ok := m["state"]; ok {
+			r.State, err = referenceState(raw)
 		}
 	}
-	if r.Op == engine.OpSend || r.Op == engine.OpEvent {
-		if err := referenceContent(m, &r); err != nil {
-			return in, err
-		}
-	}
-	return subprotocol.Inbound{Kind: subprotocol.InRequest, Request: &r}, nil
+	return in, err
 }
 
-func referenceContent(m map[string]json.RawMessage, r *engine.Request) error {
-	if _, ok := m["stream"]; ok {
-		return errors.New("stream")
+var referenceOps = map[string]engine.Op{
+	"sendtogroup": engine.OpSend, "event": engine.OpEvent, "invoke": engine.OpEvent,
+	"joingroup": engine.OpJoin, "leavegroup": engine.OpLeave, "streamdata": engine.OpStreamData, "streamend": engine.OpStreamEnd,
+	"setgroupstate": engine.OpSetState, "subscribegroupstate": engine.OpWatchState, "unsubscribegroupstate": engine.OpUnwatchState,
+}
+
+func referenceSend(m map[string]json.RawMessage, r *engine.Request) error {
+	switch raw, ok := m["noEcho"]; {
+	case !ok:
+	case string(raw) == "true":
+		r.NoEcho = true
+	case string(raw) != "false":
+		return errors.New("noEcho")
 	}
+	if raw, ok := m["stream"]; ok {
+		for _, name := range []string{"ackId", "data", "dataType", "metadata", "ttlSeconds"} {
+			if _, ok := m[name]; ok {
+				return errors.New(name)
+			}
+		}
+		return referenceStreamStart(raw, r)
+	}
+	if _, ok := m["ttlSeconds"]; ok {
+		n, err := referenceInteger(m, "ttlSeconds")
+		if err != nil || n > 300 {
+			return errors.New("ttlSeconds")
+		}
+		r.TTL = time.Duration(n) * time.Second
+	}
+	return referenceContent(m, r, false)
+}
+
+func referenceStreamStart(raw []byte, r *engine.Request) error {
+	m, err := referenceObject(raw)
+	if err != nil {
+		return err
+	}
+	dropNulls(m, "idleTimeoutMs")
+	r.Op, r.Stream = engine.OpStreamStart, &engine.StreamRequest{}
+	if r.Stream.ID, err = referenceJSONID(m, "streamId"); err != nil {
+		return err
+	}
+	if _, ok := m["idleTimeoutMs"]; ok {
+		ms, err := referenceInteger(m, "idleTimeoutMs")
+		if err != nil || ms < 1 || ms > 86_400_000 {
+			return errors.New("idleTimeoutMs")
+		}
+		r.Stream.Idle = time.Duration(ms) * time.Millisecond
+	}
+	return nil
+}
+
+func referenceStreamData(m map[string]json.RawMessage, r *engine.Request) (err error) {
+	r.Stream = &engine.StreamRequest{}
+	if r.Stream.ID, err = referenceJSONID(m, "streamId"); err != nil {
+		return err
+	}
+	_, hasType := m["dataType"]
+	_, hasData := m["data"]
+	if _, ok := m["streamSequenceId"]; !ok {
+		if hasType || hasData {
+			return errors.New("partial payload")
+		}
+		return nil
+	}
+	if r.Stream.Seq, err = referenceInteger(m, "streamSequenceId"); err != nil || r.Stream.Seq == 0 {
+		return errors.New("streamSequenceId")
+	}
+	delete(m, "metadata") // it has none
+	return referenceContent(m, r, false)
+}
+
+func referenceStreamEnd(m map[string]json.RawMessage, r *engine.Request) (err error) {
+	r.Stream = &engine.StreamRequest{}
+	if r.Stream.ID, err = referenceJSONID(m, "streamId"); err != nil {
+		return err
+	}
+	raw, ok := m["error"]
+	if !ok {
+		return nil
+	}
+	if m, err = referenceObject(raw); err != nil {
+		return err
+	}
+	dropNulls(m, "message", "userErrorCode")
+	r.Stream.Err = &engine.StreamError{Name: "UserError"}
+	for name, field := range map[string]struct {
+		to   *string
+		most int
+	}{"message": {&r.Stream.Err.Message, 4096}, "userErrorCode": {&r.Stream.Err.UserCode, 256}} {
+		if _, ok := m[name]; !ok {
+			continue
+		}
+		if *field.to, err = referenceString(m, name); err != nil || len(*field.to) > field.most {
+			return errors.New(name)
+		}
+	}
+	return nil
+}
+
+func referenceState(raw []byte) (map[string]string, error) {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, errors.New("state is no object")
+	}
+	state := map[string]string{}
+	total := 0
+	for d.More() {
+		from := d.InputOffset()
+		k, _ := d.Token()
+		spelled := bytes.TrimLeft(raw[from:d.InputOffset()], ", \t\r\n")
+		v, _ := d.Token()
+		value, ok := v.(string)
+		if total += len(k.(string)) + len(value); !ok || loneSurrogate(spelled) || total > 16384 {
+			return nil, errors.New("state pair")
+		}
+		state[k.(string)] = value
+	}
+	return state, nil
+}
+
+func dropNulls(m map[string]json.RawMessage, names ...string) {
+	for _, name := range names {
+		if string(m[name]) == "null" {
+			delete(m, name)
+		}
+	}
+}
+
+func referenceObject(raw []byte) (m map[string]json.RawMessage, err error) {
+	if !bytes.HasPrefix(raw, []byte{'{'}) {
+		return nil, errors.New("no object")
+	}
+	return m, json.Unmarshal(raw, &m)
+}
+
+// referenceJSONID reads a name of the client's own.
+func referenceJSONID(m map[string]json.RawMessage, name string) (string, error) {
+	id, err := referenceString(m, name)
+	if err == nil && (id == "" || len(id) > 256 || loneSurrogate(m[name])) {
+		err = errors.New(name)
+	}
+	return id, err
+}
+
+func referenceContent(m map[string]json.RawMessage, r *engine.Request, optional bool) error {
 	dataType := "json"
 	if _, ok := m["dataType"]; ok {
 		word, err := referenceString(m, "dataType")
@@ -119,7 +267,7 @@ func referenceContent(m map[string]json.RawMessage, r *engine.Request) error {
 		}
 	}
 	data, hasData := m["data"]
-	if !hasData && !hasMetadata {
+	if !hasData && !hasMetadata && !optional {
 		return errors.New("no data")
 	}
 	switch dataType {
@@ -253,6 +401,20 @@ var seeds = []string{
 	`{"type":"event","event":"e","metadata":{"k":"1","\u006b":"2"}}`,
 	` {"type" : "ping", "type":"sequenceAck","sequenceId":42}`,
 	`{"type":"ping","x":[[[{"a":[]}]],1e999]}`,
+	`{"type":"sendToGroup","group":"lobby","noEcho":false,"stream":{"streamId":"s1","idleTimeoutMs":60000}}`,
+	`{"type":"sendToGroup","group":"lobby","ackId":null,"stream":{"\u0073treamId":"\ud83d\ude00","idleTimeoutMs":null,"x":[]}}`,
+	`{"type":"streamData","streamId":"s1","streamSequenceId":1,"dataType":"text","data":"a\ud800"}`,
+	`{"type":"streamData","streamId":"s1","streamSequenceId":18446744073709551615,"data":{"a":1.0}}`,
+	`{"type":"streamData","streamId":"s1","streamSequenceId":null}`,
+	`{"type":"streamEnd","streamId":"s1","error":{"message":"gave up","userErrorCode":"E42"}}`,
+	`{"type":"streamEnd","streamId":"s1","error":{"message":null,"name":1}}`,
+	`{"type":"setGroupState","group":"lobby","state":{"mood":"ok","\u006d":"\ud800","m":""},"ackId":3}`,
+	`{"type":"setGroupState","group":"lobby","state":{"\ud800":"\ufffd"}}`,
+	`{"type":"subscribeGroupState","group":"lobby","ackId":5}`,
+	`{"type":"unsubscribeGroupState","group":"lobby"}`,
+	`{"type":"invoke","invocationId":"1","target":"event","event":"sum","dataType":"json","data":[1,2]}`,
+	`{"type":"invoke","invocationId":"\u0031","target":"Event","event":"sum","ackId":7}`,
+	`{"type":"cancelInvocation","invocationId":"1"}`,
 }
 
 // properties are names and values that the rules care about, for messages made of
@@ -260,7 +422,8 @@ var seeds = []string{
 var properties = map[string][]string{
 	"type": {
 		`"sendToGroup"`, `"sendToGroup"`, `"SENDTOGROUP"`, `"event"`, `"event"`, `"joinGroup"`, `"leavegroup"`, `"ping"`,
-		`"sequenceAck"`, `"\u0065vent"`, `"invoke"`, `"x"`, `null`, `5`,
+		`"streamData"`, `"streamData"`, `"streamEnd"`, `"setGroupState"`, `"invoke"`, `"invoke"`, `"STREAMdata"`, `"cancelInvocation"`,
+		`"sequenceAck"`, `"\u0065vent"`, `"subscribeGroupState"`, `"unsubscribeGroupState"`, `"x"`, `null`, `5`,
 	},
 	"group":      {`"lobby"`, `"lobby"`, `"a\/b"`, `"\ud83d\ude00"`, `"\ud83d"`, `"\\ufffd"`, `"\ufffd"`, `" "`, `""`, `null`, `[]`},
 	"event":      {`"order.placed"`, `"e"`, `"e-_9."`, `"9"`, `""`, `"é"`, `"\u0061"`, `null`, `{}`},
@@ -271,10 +434,19 @@ var properties = map[string][]string{
 	"metadata":   {`{}`, `{"k":"v"}`, `{"k":"v","K":"\u007f"}`, `{"k":"v","\u006b":"v"}`, `{"k":"é"}`, `{"a b":""}`, `{"k":null}`, `null`, `[]`},
 	"ttlSeconds": {`0`, `300`, `301`, `null`, `-1`, `1.5`, `"1"`},
 	"sequenceId": {`42`, `18446744073709551615`, `null`, `"42"`, `1.0`},
-	"stream":     {`null`, `{"streamId":"s"}`},
-	"other":      {`1`, `{"type":"ping"}`, `[1,]`, `"\x"`, `01`, strings.Repeat("[", 63) + strings.Repeat("]", 63), strings.Repeat("[", 64) + strings.Repeat("]", 64)},
-	"Type":       {`"ping"`},
-	"":           {`-0.5E-3`},
+	"stream": {
+		`{"streamId":"s"}`, `{"streamId":"s","idleTimeoutMs":1}`, `null`, `{"idleTimeoutMs":0,"streamId":"s"}`, `{"\u0073treamId":"s","idleTimeoutMs":null}`,
+		`{"streamId":"s","idleTimeoutMs":86400001}`, `{"streamId":"s","idleTimeoutMs":"1"}`, `{"streamId":""}`, `{"streamId":"\ud800"}`, `{}`, `[]`, `"s"`,
+	},
+	"streamId":         {`"s"`, `"s"`, `"\u0073"`, `""`, `"\ud800"`, `null`, `1`},
+	"streamSequenceId": {`1`, `1`, `18446744073709551615`, `null`, `0`, `-1`, `"1"`},
+	"error":            {`{}`, `{"message":"m","userErrorCode":"c"}`, `null`, `{"message":null,"name":5}`, `{"message":1}`, `{"userErrorCode":[]}`, `"m"`, `[]`},
+	"state":            {`{"k":"v"}`, `{}`, `null`, `{"k":"v","\u006b":"w"}`, `{"\ufffd":"\ud800"}`, `{"\ud800":""}`, `{"k":null}`, `{"k":{}}`, `[]`, `"k"`},
+	"invocationId":     {`"1"`, `"1"`, `"\u0031"`, `""`, `"\udc00"`, `null`, `1`},
+	"target":           {`"event"`, `"EVENT"`, `"group"`, `null`},
+	"other":            {`1`, `{"type":"ping"}`, `[1,]`, `"\x"`, `01`, strings.Repeat("[", 63) + strings.Repeat("]", 63), strings.Repeat("[", 64) + strings.Repeat("]", 64)},
+	"Type":             {`"ping"`},
+	"":                 {`-0.5E-3`},
 }
 
 // Random messages of meaningful parts reach what random bytes do not.
@@ -282,11 +454,17 @@ func TestJSONDecodeAgainstReference(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	names := slices.Sorted(maps.Keys(properties))
 	_, dec := subprotocol.JSON()
-	accepted := 0
-	for range 10_000 {
+	accepted := map[string]int{}
+	for range 20_000 {
 		parts := []string{`"type":` + properties["type"][rng.IntN(len(properties["type"]))]}
-		if rng.IntN(4) > 0 {
-			parts = append(parts, `"group":"lobby"`, `"event":"e"`, `"data":"AQI="`)
+		switch rng.IntN(6) { // most messages have what their type needs
+		case 0:
+		case 1:
+			parts = append(parts, `"group":"lobby"`, `"stream":{"streamId":"s"}`)
+		case 2:
+			parts = append(parts, `"group":"lobby"`, `"streamId":"s"`, `"invocationId":"1"`, `"target":"event"`, `"event":"e"`, `"sequenceId":1`)
+		default:
+			parts = append(parts, `"group":"lobby"`, `"streamId":"s"`, `"invocationId":"1"`, `"target":"event"`, `"event":"e"`, `"data":"AQI="`, `"streamSequenceId":1`)
 		}
 		for range rng.IntN(6) {
 			name := names[rng.IntN(len(names))]
@@ -306,11 +484,20 @@ func TestJSONDecodeAgainstReference(t *testing.T) {
 			t.Fatalf("%s\ngot  %s, error %v\nwish %s, error %v", text, describe(got), err, describe(wish), wishErr)
 		}
 		if err == nil {
-			accepted++
+			kind := fmt.Sprintf("kind %d", got.Kind)
+			if got.Request != nil {
+				kind = fmt.Sprintf("op %d, invocation %v", got.Request.Op, got.Invocation != "")
+			}
+			accepted[kind]++
 		}
 	}
-	if accepted < 2_000 {
-		t.Errorf("only %d messages were good: the test has lost its point", accepted)
+	for kind, n := range accepted {
+		if n < 50 {
+			t.Errorf("only %d messages of %s were good: the test has lost its point", n, kind)
+		}
+	}
+	if len(accepted) != 14 {
+		t.Errorf("good messages of %d kinds: %v", len(accepted), accepted)
 	}
 }
 
@@ -349,15 +536,90 @@ func FuzzJSONRelay(f *testing.F) {
 	for _, seed := range seeds {
 		f.Add([]byte(seed), "ann")
 	}
-	enc, dec := subprotocol.JSON()
+	plain, dec := subprotocol.JSON()
+	reliable, _ := subprotocol.ReliableJSON()
 	f.Fuzz(func(t *testing.T, text []byte, from string) {
 		in, err := dec.Decode(subprotocol.TextFrame, text)
-		if err != nil || in.Kind != subprotocol.InRequest || in.Request.Op != engine.OpSend {
+		if err != nil {
 			return
 		}
-		r := in.Request
-		checkEncoding(t, enc, &engine.Message{Group: r.Group, From: engine.UserID(from), Payload: r.Payload, Metadata: r.Metadata})
+		for _, enc := range []subprotocol.Encoder{plain, reliable} {
+			if in.Kind == subprotocol.InCancel || in.Invocation != "" {
+				checkInvocation(t, enc, in.Invocation)
+			}
+			if in.Kind == subprotocol.InRequest {
+				checkRelay(t, enc, in.Request, from)
+			}
+		}
 	})
+}
+
+// checkRelay encodes what r makes the engine send.
+func checkRelay(t *testing.T, enc subprotocol.Encoder, r *engine.Request, from string) {
+	t.Helper()
+	m := &engine.Message{Group: r.Group, From: engine.UserID(from), Payload: r.Payload, Metadata: r.Metadata}
+	if s := r.Stream; s != nil {
+		m.Group = "lobby" // a part does not say to which group its stream goes
+		m.Stream = &engine.StreamPart{ID: s.ID, Seq: s.Seq, End: r.Op == engine.OpStreamEnd, Err: s.Err}
+	}
+	switch r.Op {
+	case engine.OpSend, engine.OpStreamEnd:
+		checkEncoding(t, enc, m)
+	case engine.OpStreamData:
+		if r.Stream.Seq > 0 {
+			checkEncoding(t, enc, m)
+		}
+	case engine.OpSetState:
+		checkState(t, enc, r.Group, r.State)
+	}
+}
+
+func checkInvocation(t *testing.T, enc subprotocol.Encoder, id string) {
+	t.Helper()
+	var got struct {
+		Type, InvocationID string
+		Success            *bool
+	}
+	decode(t, enc, &engine.Message{Kind: engine.KindInvokeResponse, Invocation: id}, &got)
+	if got.Type != "invokeResponse" || got.InvocationID != id || got.Success == nil || !*got.Success {
+		t.Fatalf("got %+v", got)
+	}
+}
+
+func checkState(t *testing.T, enc subprotocol.Encoder, group engine.GroupName, state map[string]string) {
+	t.Helper()
+	type item struct {
+		ConnectionID string
+		State        map[string]string
+		UpdatedAt    int64
+	}
+	var got struct {
+		Type  string
+		Group engine.GroupName
+		Items []item
+	}
+	decode(t, enc, &engine.Message{
+		Kind: engine.KindStateUpdate, Group: group, States: []engine.GroupState{{ConnID: "c", State: state, UpdatedAt: time.UnixMilli(7)}},
+	}, &got)
+	if got.Type != "groupStateUpdate" || got.Group != group || !reflect.DeepEqual(got.Items, []item{{"c", state, 7}}) {
+		t.Fatalf("got %+v, wish %+v", got, state)
+	}
+}
+
+// decode encodes m and reads that into v, strictly UTF-8 and JSON.
+func decode(t *testing.T, enc subprotocol.Encoder, m *engine.Message, v any) {
+	t.Helper()
+	const before = "what stood there before"
+	out, ok := enc.AppendBody([]byte(before), m)
+	body, kept := bytes.CutPrefix(out, []byte(before))
+	own, keptToo := bytes.CutPrefix(enc.AppendOwn([]byte(before), m, engine.Own{Seq: 5}), []byte(before))
+	body = append(own, body...)
+	if !ok || !kept || !keptToo || !utf8.Valid(body) {
+		t.Fatalf("sent %v, %q", ok, out)
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		t.Fatalf("%v: %s", err, body)
+	}
 }
 
 // Whatever a server puts into a message, receivers get one JSON object of UTF-8 that says it.
@@ -365,41 +627,58 @@ func FuzzJSONEncode(f *testing.F) {
 	f.Add("lobby", "kim", "hi", "k", "v", uint8(engine.Text))
 	f.Add("", "", "\xff\x00\"\\\u2028\x7f", "\n", "\xed\xa0\x80", uint8(engine.Binary))
 	f.Add("a\tb", "\x1f", "long enough for eight at a time \" and more \n", "", "é", uint8(engine.Protobuf))
-	enc, _ := subprotocol.JSON()
+	plain, _ := subprotocol.JSON()
+	reliable, _ := subprotocol.ReliableJSON()
 	f.Fuzz(func(t *testing.T, group, from, data, key, value string, typ uint8) {
 		p := payload(engine.DataType(typ&3), data)
 		if p.Type == engine.JSON && !json.Valid(p.Data) {
 			p.Data, _ = json.Marshal(data)
 		}
-		checkEncoding(t, enc, &engine.Message{
+		m := &engine.Message{
 			Group: engine.GroupName(group), From: engine.UserID(from), Payload: p, Metadata: engine.Metadata{key: value, "z": "1"},
-		})
+		}
+		checkEncoding(t, plain, m)
+		m.Stream = &engine.StreamPart{ID: key, Seq: uint64(typ), End: typ&4 > 0}
+		if typ&8 > 0 {
+			m.Stream.Err = &engine.StreamError{Name: from, Message: value, UserCode: data}
+		}
+		checkEncoding(t, plain, m)
+		checkEncoding(t, reliable, m)
 	})
 }
 
 func checkEncoding(t *testing.T, enc subprotocol.Encoder, m *engine.Message) {
 	t.Helper()
-	const before = "what stood there before"
-	out, ok := enc.AppendBody([]byte(before), m)
-	body, kept := bytes.CutPrefix(out, []byte(before))
-	if !ok || !kept || !utf8.Valid(body) {
-		t.Fatalf("sent %v, %q", ok, out)
-	}
 	var got struct {
 		Type, From, Group, FromUserID, DataType string
 		Data                                    json.RawMessage
 		Metadata                                map[string]string
+		Stream                                  *streamLine
+		SequenceID                              uint64
 	}
-	if err := json.Unmarshal(body, &got); err != nil {
-		t.Fatalf("%v: %s", err, body)
-	}
+	decode(t, enc, m, &got)
 	clean := func(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 	wish := got
-	wish.Type, wish.From, wish.DataType = "message", "server", m.Payload.Type.String()
+	wish.Type, wish.From = "message", "server"
 	wish.Group, wish.FromUserID = "", ""
 	if m.Group != "" {
 		wish.From, wish.Group, wish.FromUserID = "group", clean(string(m.Group)), clean(string(m.From))
 	}
+	typ := m.Payload.Type
+	wish.Stream, wish.SequenceID = nil, 0
+	if enc.Own() {
+		wish.SequenceID = 5
+	}
+	if s := m.Stream; s != nil {
+		wish.Stream = &streamLine{ID: clean(s.ID), Seq: s.Seq, End: s.End}
+		if s.Err != nil {
+			wish.Stream.Error = &streamErrorLine{Name: clean(s.Err.Name), Message: clean(s.Err.Message), UserCode: clean(s.Err.UserCode)}
+		}
+		if s.End && len(m.Payload.Data) == 0 {
+			typ = engine.Text
+		}
+	}
+	wish.DataType = typ.String()
 	wish.Metadata = nil
 	for k, v := range m.Metadata {
 		if wish.Metadata == nil {
@@ -414,12 +693,12 @@ func checkEncoding(t *testing.T, enc subprotocol.Encoder, m *engine.Message) {
 		t.Fatalf("got  %+v\nwish %+v", got, wish)
 	}
 	data := string(got.Data)
-	if m.Payload.Type != engine.JSON {
+	if typ != engine.JSON {
 		if err := json.Unmarshal(got.Data, &data); err != nil {
 			t.Fatal(err)
 		}
 	}
-	switch m.Payload.Type {
+	switch typ {
 	case engine.Binary, engine.Protobuf:
 		if b, err := base64.StdEncoding.DecodeString(data); err != nil || !bytes.Equal(b, m.Payload.Data) {
 			t.Fatalf("data %q: %v", data, err)

@@ -1,52 +1,19 @@
-package subprotocol
+package subprotocol_test
 
 import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
-	"strconv"
 	"testing"
+	"time"
 
 	"github.com/fanfare/fanfare/engine"
+	"github.com/fanfare/fanfare/transport/subprotocol"
 )
-
-// reliableJSON has the shape of json.reliable.webpubsub.azure.v1: it shows that the
-// seam and appendMembers carry it. All connections share the body, connected's
-// closing brace and reconnection token included; a connection's own part is the
-// opening brace, with the sequence id on what is numbered.
-type reliableJSON struct{}
-
-var _ Encoder = reliableJSON{}
-
-func (reliableJSON) Name() string { return NameReliableJSON }
-
-func (reliableJSON) Frame(*engine.Message) Frame { return TextFrame }
-
-func (reliableJSON) AppendBody(dst []byte, m *engine.Message) ([]byte, bool) {
-	dst, ok := appendMembers(dst, m)
-	if !ok {
-		return dst, false
-	}
-	if m.ReconnectionToken != "" {
-		dst = appendString(append(dst, `,"reconnectionToken":`...), m.ReconnectionToken)
-	}
-	return append(dst, '}'), true
-}
-
-func (reliableJSON) AppendOwn(dst []byte, _ *engine.Message, own engine.Own) []byte {
-	if own.Seq == 0 {
-		return append(dst, '{')
-	}
-	dst = append(dst, `{"sequenceId":`...)
-	dst = strconv.AppendUint(dst, uint64(own.Seq), 10)
-	return append(dst, ',')
-}
-
-func (reliableJSON) Own() bool { return true }
 
 // framing is a door's framing in small: the payload's length in two bytes, then
 // the payload. Like WebSocket's, its header depends on the whole length.
-type framing struct{ Encoder }
+type framing struct{ subprotocol.Encoder }
 
 var _ engine.Encoding = framing{}
 
@@ -57,45 +24,62 @@ func (f framing) AppendPrefix(dst []byte, m *engine.Message, own engine.Own, bod
 	return dst
 }
 
-func TestReliableShapeFitsTheSeam(t *testing.T) {
-	plain, _ := JSON()
+// The reliable protocol sends what the plain one sends, and two members more.
+func TestReliableJSONAddsToThePlainProtocol(t *testing.T) {
+	plain, _ := subprotocol.JSON()
+	reliable, _ := subprotocol.ReliableJSON()
+	if reliable.Name() != "json.reliable.webpubsub.azure.v1" || !reliable.Own() || plain.Own() {
+		t.Fatalf("encoder %q, own %v", reliable.Name(), reliable.Own())
+	}
+	states := []engine.GroupState{{ConnID: "5f0c", UpdatedAt: time.UnixMilli(1)}}
 	for _, c := range []struct {
-		m    *engine.Message
+		name string
+		m    engine.Message
 		seq  engine.SequenceID
 		wish string // beside what the plain protocol sends
 	}{
-		{&engine.Message{Group: "g", From: "ann", Payload: engine.Payload{Type: engine.JSON, Data: []byte(`[1]`)}, Metadata: engine.Metadata{"k": "v"}}, 12, `"sequenceId":12`},
-		{&engine.Message{Payload: engine.Payload{Data: []byte("hi")}}, 1<<64 - 1, `"sequenceId":18446744073709551615`},
-		{&engine.Message{Kind: engine.KindAck, AckID: 7}, 0, ``},
-		{&engine.Message{Kind: engine.KindPong}, 0, ``},
-		{&engine.Message{Kind: engine.KindConnected, ConnID: "5f0c", ReconnectionToken: "a.b"}, 0, `"reconnectionToken":"a.b"`},
-		{&engine.Message{Kind: engine.KindDisconnected, Text: "bye"}, 0, ``},
+		{"group data", engine.Message{Group: "g", From: "ann", Payload: payload(engine.JSON, "[1]"), Metadata: engine.Metadata{"k": "v"}}, 12, `"sequenceId":12`},
+		{"server data", engine.Message{Payload: payload(engine.Text, "hi")}, 1<<64 - 1, `"sequenceId":18446744073709551615`},
+		{"stream", engine.Message{Group: "g", Stream: &engine.StreamPart{ID: "s", Seq: 4}}, 1, `"sequenceId":1`},
+		{"snapshot", engine.Message{Kind: engine.KindStateSnapshot, Group: "g", States: states}, 20, `"sequenceId":20`},
+		{"update", engine.Message{Kind: engine.KindStateUpdate, Group: "g", States: states}, 21, `"sequenceId":21`},
+		{"ack", engine.Message{Kind: engine.KindAck, AckID: 7}, 0, ``},
+		{"pong", engine.Message{Kind: engine.KindPong}, 0, ``},
+		{"connected", engine.Message{Kind: engine.KindConnected, ConnID: "5f0c", ReconnectionToken: `a."b`}, 0, `"reconnectionToken":"a.\"b"`},
+		{"connected without a token", engine.Message{Kind: engine.KindConnected, ConnID: "5f0c"}, 0, ``},
+		{"disconnected", engine.Message{Kind: engine.KindDisconnected, Text: "bye"}, 0, ``},
+		{"stream ack", engine.Message{Kind: engine.KindStreamAck, Stream: &engine.StreamPart{ID: "s", Seq: 1}}, 0, ``},
+		{"invoke response", engine.Message{Kind: engine.KindInvokeResponse, Invocation: "1"}, 0, ``},
 	} {
-		f := framing{reliableJSON{}}
-		body, ok := f.AppendBody(nil, c.m)
-		frame := append(f.AppendPrefix(nil, c.m, engine.Own{Seq: c.seq}, len(body)), body...)
-		if !ok || int(binary.BigEndian.Uint16(frame)) != len(frame)-2 {
-			t.Fatalf("sent %v, frame %q", ok, frame)
-		}
-		wish, _ := plain.AppendBody(nil, c.m)
-		if c.wish != "" {
-			wish = append(append(bytes.TrimSuffix(wish, []byte("}")), ','), c.wish+"}"...)
-		}
-		if got, wish := members(t, frame[2:]), members(t, wish); got != wish {
-			t.Errorf("got  %s\nwish %s", got, wish)
-		}
-	}
-	if _, ok := (reliableJSON{}).AppendBody(nil, &engine.Message{Kind: engine.KindClose}); ok {
-		t.Error("a close is no message")
+		t.Run(c.name, func(t *testing.T) {
+			f := framing{reliable}
+			body, ok := f.AppendBody(nil, &c.m)
+			frame := append(f.AppendPrefix(nil, &c.m, engine.Own{Seq: c.seq}, len(body)), body...)
+			if !ok || int(binary.BigEndian.Uint16(frame)) != len(frame)-2 || f.Frame(&c.m) != subprotocol.TextFrame {
+				t.Fatalf("sent %v, frame %q", ok, frame)
+			}
+			wish, _ := plain.AppendBody(nil, &c.m)
+			if c.wish != "" {
+				wish = append(append(bytes.TrimSuffix(wish, []byte("}")), ','), c.wish+"}"...)
+			}
+			if got, wish := members(t, frame[2:]), members(t, wish); got != wish {
+				t.Errorf("got  %s\nwish %s", got, wish)
+			}
+		})
 	}
 }
 
-// A delivery's own part costs no allocation.
-func TestOwnPartAllocations(t *testing.T) {
-	var f engine.Encoding = framing{reliableJSON{}}
-	m, dst := &engine.Message{}, make([]byte, 0, 64)
-	if allocs := testing.AllocsPerRun(100, func() { f.AppendPrefix(dst, m, engine.Own{Seq: 1 << 60}, 128) }); allocs > 0 {
-		t.Errorf("%.0f allocations", allocs)
+// Connections with equal encoders share bodies, so the encoders of the two protocols
+// must differ. What their clients send is read alike.
+func TestReliableJSONSharesWithItsLikesOnly(t *testing.T) {
+	plain, plainDecoder := subprotocol.JSON()
+	one, decoder := subprotocol.ReliableJSON()
+	another, _ := subprotocol.ReliableJSON()
+	if one != another || one == plain {
+		t.Errorf("equal to another %v, to the plain one %v", one == another, one == plain)
+	}
+	if decoder != plainDecoder {
+		t.Errorf("decoders %T and %T", decoder, plainDecoder)
 	}
 }
 

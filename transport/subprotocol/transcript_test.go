@@ -23,7 +23,7 @@ import (
 // how to read them.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) < 3 {
+	if err != nil || len(files) < 4 {
 		t.Fatalf("transcripts: %v, %v", files, err)
 	}
 	for _, file := range files {
@@ -68,8 +68,12 @@ type player struct {
 func (p *player) step(word, rest string) error {
 	switch word {
 	case "protocol":
-		if rest == subprotocol.NameJSON {
+		switch rest {
+		case subprotocol.NameJSON:
 			p.enc, p.dec = subprotocol.JSON()
+			return nil
+		case subprotocol.NameReliableJSON:
+			p.enc, p.dec = subprotocol.ReliableJSON()
 			return nil
 		}
 		query, err := url.ParseQuery(rest)
@@ -106,7 +110,8 @@ func (p *player) step(word, rest string) error {
 			return err
 		}
 		body, ok := p.enc.AppendBody(nil, m)
-		p.out = new(frameLine(p.enc.Frame(m), body, ok))
+		whole := append(p.enc.AppendOwn(nil, m, engine.Own{Seq: l.SequenceID}), body...)
+		p.out = new(frameLine(p.enc.Frame(m), whole, ok))
 		return nil
 	case "<":
 		return compare(&p.out, rest)
@@ -164,8 +169,12 @@ func meaning(in subprotocol.Inbound, err error) string {
 		return "ping"
 	case in.Kind == subprotocol.InSequenceAck:
 		return fmt.Sprintf("sequenceAck %d", in.Sequence)
+	case in.Kind == subprotocol.InCancel:
+		return "cancel " + in.Invocation
 	}
-	return lineOf(in.Request).String()
+	l := lineOf(in.Request)
+	l.Invocation = in.Invocation
+	return l.String()
 }
 
 // requestLine is an engine.Request as a transcript writes it.
@@ -179,17 +188,47 @@ type requestLine struct {
 	Data       *string           `json:"data,omitempty"`
 	Metadata   map[string]string `json:"metadata,omitempty"`
 	TTLSeconds int               `json:"ttlSeconds,omitempty"`
+	Invocation string            `json:"invocationId,omitempty"`
+	Stream     *streamLine       `json:"stream,omitempty"`
+	State      map[string]string `json:"state,omitempty"`
+}
+
+// streamLine is an engine.StreamRequest or an engine.StreamPart.
+type streamLine struct {
+	ID     string           `json:"streamId"`
+	Seq    uint64           `json:"streamSequenceId,omitempty"`
+	IdleMs int64            `json:"idleTimeoutMs,omitempty"`
+	End    bool             `json:"endOfStream,omitempty"`
+	Error  *streamErrorLine `json:"error,omitempty"`
+}
+
+type streamErrorLine struct {
+	Name     string `json:"name"`
+	Message  string `json:"message,omitempty"`
+	UserCode string `json:"userErrorCode,omitempty"`
+}
+
+var opNames = map[engine.Op]string{
+	engine.OpJoin: "join", engine.OpLeave: "leave", engine.OpSend: "send", engine.OpEvent: "event",
+	engine.OpStreamStart: "streamStart", engine.OpStreamData: "streamData", engine.OpStreamEnd: "streamEnd",
+	engine.OpSetState: "setState", engine.OpWatchState: "watchState", engine.OpUnwatchState: "unwatchState",
 }
 
 func lineOf(r *engine.Request) requestLine {
 	l := requestLine{
-		Op:    map[engine.Op]string{engine.OpJoin: "join", engine.OpLeave: "leave", engine.OpSend: "send", engine.OpEvent: "event"}[r.Op],
-		Group: r.Group, Event: r.Event, NoEcho: r.NoEcho, Metadata: r.Metadata, TTLSeconds: int(r.TTL / time.Second),
+		Op:    opNames[r.Op],
+		Group: r.Group, Event: r.Event, NoEcho: r.NoEcho, Metadata: r.Metadata, TTLSeconds: int(r.TTL / time.Second), State: r.State,
+	}
+	if s := r.Stream; s != nil {
+		l.Stream = &streamLine{ID: s.ID, Seq: s.Seq, IdleMs: s.Idle.Milliseconds()}
+		if s.Err != nil {
+			l.Stream.Error = new(streamErrorLine(*s.Err))
+		}
 	}
 	if r.HasAck {
 		l.AckID = &r.AckID
 	}
-	if r.Op == engine.OpSend || r.Op == engine.OpEvent {
+	if r.Payload.Data != nil {
 		l.DataType = r.Payload.Type.String()
 		l.Data = new(string(r.Payload.Data))
 		if r.Payload.Type == engine.Binary {
@@ -223,6 +262,18 @@ type messageLine struct {
 	UserID            engine.UserID     `json:"userId"`
 	ReconnectionToken string            `json:"reconnectionToken"`
 	Text              string            `json:"text"`
+	SequenceID        engine.SequenceID `json:"sequenceId"`
+	Stream            *streamLine       `json:"stream"`
+	Invocation        string            `json:"invocationId"`
+	Items             []stateLine       `json:"items"`
+}
+
+// stateLine is an engine.GroupState.
+type stateLine struct {
+	ConnectionID engine.ConnID     `json:"connectionId"`
+	UserID       engine.UserID     `json:"userId"`
+	State        map[string]string `json:"state"`
+	UpdatedAt    int64             `json:"updatedAt"`
 }
 
 type errorLine struct {
@@ -234,6 +285,8 @@ func (l messageLine) message() (*engine.Message, error) {
 	kind, ok := map[string]engine.Kind{
 		"data": engine.KindData, "ack": engine.KindAck, "connected": engine.KindConnected, "disconnected": engine.KindDisconnected,
 		"pong": engine.KindPong, "wirePing": engine.KindWirePing, "wirePong": engine.KindWirePong, "close": engine.KindClose, "control": engine.KindControl,
+		"streamAck": engine.KindStreamAck, "streamNack": engine.KindStreamNack, "streamClosed": engine.KindStreamClosed,
+		"stateSnapshot": engine.KindStateSnapshot, "stateUpdate": engine.KindStateUpdate, "invokeResponse": engine.KindInvokeResponse,
 	}[l.Kind]
 	if !ok {
 		return nil, fmt.Errorf("no such kind %q", l.Kind)
@@ -241,7 +294,19 @@ func (l messageLine) message() (*engine.Message, error) {
 	m := &engine.Message{
 		Kind: kind, Group: l.Group, From: l.FromUserID, Metadata: l.Metadata, AckID: l.AckID,
 		ConnID: l.ConnectionID, User: l.UserID, ReconnectionToken: l.ReconnectionToken, Text: l.Text,
-		Payload: engine.Payload{Data: []byte(l.Data)},
+		Invocation: l.Invocation,
+	}
+	if l.DataType != "" {
+		m.Payload.Data = []byte(l.Data)
+	}
+	if s := l.Stream; s != nil {
+		m.Stream = &engine.StreamPart{ID: s.ID, Seq: s.Seq, End: s.End}
+		if s.Error != nil {
+			m.Stream.Err = new(engine.StreamError(*s.Error))
+		}
+	}
+	for _, i := range l.Items {
+		m.States = append(m.States, engine.GroupState{ConnID: i.ConnectionID, UserID: i.UserID, State: i.State, UpdatedAt: time.UnixMilli(i.UpdatedAt)})
 	}
 	if l.Error != nil {
 		m.Err = &engine.Error{Message: l.Error.Message}
