@@ -2,6 +2,7 @@ package subprotocol
 
 import (
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -55,9 +56,10 @@ func malformedProtobuf(format string, args ...any) error {
 // fields reads the fields of one message, in place. It stops at the first fault
 // and leaves it in err.
 type fields struct {
-	of   string // the message's name, for faults
-	rest []byte
-	err  error
+	path  [3]string // names of messages, the outermost first, for faults
+	depth int       // how many of them there are
+	rest  []byte
+	err   error
 
 	// The field that next found. value is a varint's, bytes that of a string, of
 	// bytes and of a message.
@@ -67,13 +69,28 @@ type fields struct {
 	bytes []byte
 }
 
+// fieldsOf returns the fields of the message p, a name for which is name.
+func fieldsOf(name string, p []byte) fields {
+	return fields{path: [3]string{name}, depth: 1, rest: p}
+}
+
+// inside returns the fields of the message p that is f's field of that name.
+func (f *fields) inside(name string, p []byte) fields {
+	in := fields{path: f.path, depth: f.depth + 1, rest: p}
+	in.path[f.depth] = name
+	return in
+}
+
+// where names the message.
+func (f *fields) where() string { return strings.Join(f.path[:f.depth], ".") }
+
 func (f *fields) next() bool {
 	if f.err != nil || len(f.rest) == 0 {
 		return false
 	}
 	num, typ, n := protowire.ConsumeTag(f.rest)
 	if n < 0 {
-		f.err = malformedProtobuf("%s: what should be a field's tag is none", f.of)
+		f.err = malformedProtobuf("%s: what should be a field's tag is none", f.where())
 		return false
 	}
 	f.num, f.typ, f.rest = num, typ, f.rest[n:]
@@ -87,11 +104,11 @@ func (f *fields) next() bool {
 	case protowire.Fixed64Type:
 		_, n = protowire.ConsumeFixed64(f.rest)
 	default:
-		f.err = malformedProtobuf("%s: field %d is a group, or has a reserved wire type", f.of, num)
+		f.err = malformedProtobuf("%s: field %d is a group, or has a reserved wire type", f.where(), num)
 		return false
 	}
 	if n < 0 {
-		f.err = malformedProtobuf("%s: field %d is cut short, or a number of more than 64 bits", f.of, num)
+		f.err = malformedProtobuf("%s: field %d is cut short, or a number of more than 64 bits", f.where(), num)
 		return false
 	}
 	f.rest = f.rest[n:]
@@ -101,7 +118,7 @@ func (f *fields) next() bool {
 // fail notes the first fault, at the named field.
 func (f *fields) fail(name, format string, args ...any) {
 	if f.err == nil {
-		f.err = malformedProtobuf("%s.%s: %s", f.of, name, fmt.Sprintf(format, args...))
+		f.err = malformedProtobuf("%s.%s: %s", f.where(), name, fmt.Sprintf(format, args...))
 	}
 }
 
@@ -212,21 +229,21 @@ type upstreamMessage struct {
 	kind *upstreamKind
 
 	has      [upstreamFields]bool
-	bytes    [upstreamFields][]byte
-	value    [upstreamFields]uint64
+	at       [upstreamFields][]byte // strings and messages
+	number   [upstreamFields]uint64
 	metadata metadata
 }
 
 // find finds the message in p.
 func (m *upstreamMessage) find(p []byte) error {
-	f := fields{of: "UpstreamMessage", rest: p}
+	f := fieldsOf("UpstreamMessage", p)
 	for f.next() {
 		if int(f.num) >= len(upstreamKinds) || upstreamKinds[f.num].name == "" {
 			continue
 		}
 		again := m.kind != nil
 		m.kind = &upstreamKinds[f.num]
-		m.fields = fields{of: m.kind.name, rest: f.bytes}
+		m.fields = fieldsOf(m.kind.name, f.bytes)
 		if f.is(protowire.BytesType, m.kind.name, "a message") && again {
 			f.fail(m.kind.name, "there was a message before, and only one may be set")
 		}
@@ -247,7 +264,7 @@ func (m *upstreamMessage) scan() error {
 		switch name := upstreamFieldNames[k]; k {
 		case fieldUnknown:
 		case fieldGroup, fieldEvent, fieldInvocation, fieldStreamID:
-			m.bytes[k] = m.text(name)
+			m.at[k] = m.text(name)
 		case fieldMetadata:
 			key, value := m.pair(name)
 			if m.err == nil {
@@ -256,9 +273,9 @@ func (m *upstreamMessage) scan() error {
 				}
 			}
 		case fieldData, fieldStream, fieldError, fieldState:
-			m.bytes[k] = m.once(name, m.has[k])
+			m.at[k] = m.once(name, m.has[k])
 		default:
-			m.value[k] = m.integer(name)
+			m.number[k] = m.integer(name)
 		}
 		m.has[k] = true
 	}
@@ -270,7 +287,7 @@ func (f *fields) pair(name string) (key, value []byte) {
 	if !f.is(protowire.BytesType, name, "a map's entry") {
 		return nil, nil
 	}
-	entry := fields{of: f.of + "." + name, rest: f.bytes}
+	entry := f.inside(name, f.bytes)
 	for entry.next() {
 		switch entry.num {
 		case 1:
@@ -287,11 +304,11 @@ func (m *upstreamMessage) inbound() (Inbound, error) {
 	in := Inbound{Kind: m.kind.in}
 	switch in.Kind {
 	case InSequenceAck:
-		in.Sequence = engine.SequenceID(m.value[fieldSequence])
+		in.Sequence = engine.SequenceID(m.number[fieldSequence])
 	case InCancel:
 		in.Invocation = m.id(fieldInvocation, maxInvocationID)
 	case InRequest:
-		in.Request = &engine.Request{Op: m.kind.op, AckID: engine.AckID(m.value[fieldAckID]), HasAck: m.has[fieldAckID]}
+		in.Request = &engine.Request{Op: m.kind.op, AckID: engine.AckID(m.number[fieldAckID]), HasAck: m.has[fieldAckID]}
 		m.read(in.Request)
 		if m.kind == &upstreamKinds[invokeEvent] {
 			in.Invocation = m.id(fieldInvocation, maxInvocationID)
@@ -321,7 +338,7 @@ func (m *upstreamMessage) read(r *engine.Request) {
 			m.readContent(r)
 		}
 	case engine.OpStreamData:
-		r.Stream = &engine.StreamRequest{ID: m.id(fieldStreamID, maxStreamID), Seq: m.value[fieldStreamSeq]}
+		r.Stream = &engine.StreamRequest{ID: m.id(fieldStreamID, maxStreamID), Seq: m.number[fieldStreamSeq]}
 		m.readStreamData(r)
 	case engine.OpStreamEnd:
 		r.Stream = &engine.StreamRequest{ID: m.id(fieldStreamID, maxStreamID)}
@@ -339,7 +356,7 @@ func (m *upstreamMessage) read(r *engine.Request) {
 }
 
 func (m *upstreamMessage) readGroup() engine.GroupName {
-	name, err := engine.ParseGroupName(string(m.bytes[fieldGroup]))
+	name, err := engine.ParseGroupName(string(m.at[fieldGroup]))
 	if err != nil {
 		m.fail("group", "%v", err)
 	}
@@ -347,7 +364,7 @@ func (m *upstreamMessage) readGroup() engine.GroupName {
 }
 
 func (m *upstreamMessage) readEvent() engine.EventName {
-	name, err := engine.ParseEventName(string(m.bytes[fieldEvent]))
+	name, err := engine.ParseEventName(string(m.at[fieldEvent]))
 	if err != nil {
 		m.fail("event", "%v", err)
 	}
@@ -356,7 +373,7 @@ func (m *upstreamMessage) readEvent() engine.EventName {
 
 // id returns a client's own name for a stream or an invocation.
 func (m *upstreamMessage) id(k upstreamField, most int) string {
-	id := m.bytes[k]
+	id := m.at[k]
 	if len(id) == 0 || len(id) > most {
 		m.fail(upstreamFieldNames[k], "want 1 to %d bytes, got %d", most, len(id))
 	}
@@ -364,8 +381,8 @@ func (m *upstreamMessage) id(k upstreamField, most int) string {
 }
 
 func (m *upstreamMessage) readSendOptions(r *engine.Request) {
-	r.NoEcho = protowire.DecodeBool(m.value[fieldNoEcho])
-	ttl := m.value[fieldTTL]
+	r.NoEcho = protowire.DecodeBool(m.number[fieldNoEcho])
+	ttl := m.number[fieldTTL]
 	if ttl > maxTTLSeconds {
 		m.fail("ttl_seconds", "%d is over %d", ttl, maxTTLSeconds)
 	}
@@ -390,7 +407,7 @@ func (m *upstreamMessage) readContent(r *engine.Request) {
 // one in a JSON client's message: that is where other clients receive it, and
 // what is none would spoil the message around it.
 func (m *upstreamMessage) readPayload() engine.Payload {
-	f := fields{of: m.of + ".data", rest: m.bytes[fieldData]}
+	f := m.inside("data", m.at[fieldData])
 	p := engine.Payload{}
 	set := 0
 	for f.next() {
@@ -401,9 +418,10 @@ func (m *upstreamMessage) readPayload() engine.Payload {
 			f.is(protowire.BytesType, "binary_data", "bytes")
 			p = engine.Payload{Type: engine.Binary, Data: f.bytes}
 		case 3:
-			p = engine.Payload{Type: engine.Protobuf, Data: f.once("protobuf_data", false)}
+			f.is(protowire.BytesType, "protobuf_data", "bytes")
+			p = engine.Payload{Type: engine.Protobuf, Data: f.bytes}
 			if f.err == nil {
-				f.err = checkAny(p.Data)
+				f.err = checkAny(f.inside("protobuf_data", p.Data))
 			}
 		case 4:
 			p = engine.Payload{Type: engine.JSON, Data: f.text("json_data")}
@@ -422,7 +440,7 @@ func (m *upstreamMessage) readPayload() engine.Payload {
 		}
 	}
 	if set == 0 && f.err == nil {
-		f.err = malformedProtobuf("%s: none of text_data, binary_data, protobuf_data and json_data is set", f.of)
+		f.err = malformedProtobuf("%s: none of text_data, binary_data, protobuf_data and json_data is set", f.where())
 	}
 	if m.err == nil {
 		m.err = f.err
@@ -431,9 +449,9 @@ func (m *upstreamMessage) readPayload() engine.Payload {
 	return p
 }
 
-// checkAny says what keeps p from being a google.protobuf.Any, nil if nothing does.
-func checkAny(p []byte) error {
-	f := fields{of: "Any", rest: p}
+// checkAny says what keeps a message from being a google.protobuf.Any, nil if
+// nothing does.
+func checkAny(f fields) error {
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -452,12 +470,12 @@ func (m *upstreamMessage) readStreamStart(r *engine.Request) {
 			m.fail(upstreamFieldNames[k], "a message that starts a stream has none")
 		}
 	}
-	f := fields{of: m.of + ".stream", rest: m.bytes[fieldStream]}
+	f := m.inside("stream", m.at[fieldStream])
 	idle, hasIdle := uint64(0), false
 	for f.next() {
 		switch f.num {
 		case 1:
-			m.bytes[fieldStreamID] = f.text("stream_id")
+			m.at[fieldStreamID] = f.text("stream_id")
 		case 2:
 			idle, hasIdle = f.integer("idle_timeout_ms"), true
 		}
@@ -475,18 +493,21 @@ func (m *upstreamMessage) readStreamStart(r *engine.Request) {
 // readStreamData reads a part of a stream: a number and data, or neither, which
 // keeps the stream alive.
 func (m *upstreamMessage) readStreamData(r *engine.Request) {
-	switch {
-	case m.has[fieldStreamSeq] != m.has[fieldData]:
-		m.fail("data", "stream_sequence_id and data come together or not at all")
-	case m.has[fieldData] && r.Stream.Seq == 0:
-		m.fail("stream_sequence_id", "0; the first part is 1")
-	case m.has[fieldData]:
+	switch numbered, data := m.has[fieldStreamSeq], m.has[fieldData]; {
+	case !numbered && !data:
+	case !numbered:
+		m.fail("stream_sequence_id", "missing, and there is data")
+	case !data:
+		m.fail("data", "missing, and there is a stream_sequence_id")
+	case r.Stream.Seq == 0:
+		m.fail("stream_sequence_id", "0, and the first is 1")
+	default:
 		r.Payload = m.readPayload()
 	}
 }
 
 func (m *upstreamMessage) readError() *engine.StreamError {
-	f := fields{of: m.of + ".error", rest: m.bytes[fieldError]}
+	f := m.inside("error", m.at[fieldError])
 	e := &engine.StreamError{Name: engine.StreamUserError} // the name is not the publisher's to choose
 	for f.next() {
 		switch f.num {
@@ -505,7 +526,7 @@ func (m *upstreamMessage) readError() *engine.StreamError {
 // readState reads a connection's state in a group. One without entries is a state,
 // too; of a repeated key the last value counts.
 func (m *upstreamMessage) readState() map[string]string {
-	f := fields{of: m.of + ".state", rest: m.bytes[fieldState]}
+	f := m.inside("state", m.at[fieldState])
 	state := make(map[string]string)
 	total := 0
 	for f.next() {

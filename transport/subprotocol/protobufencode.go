@@ -276,7 +276,7 @@ func appendPayloadField(dst []byte, num protowire.Number, p *engine.Payload) []b
 	case p.Type == engine.JSON:
 		dst = appendSize(dst, 4, len(data))
 		return appendMended(dst, data)
-	case p.Type == engine.Protobuf && checkAny(data) == nil:
+	case p.Type == engine.Protobuf && checkAny(fieldsOf("Any", data)) == nil:
 		dst = appendSize(dst, 3, len(data))
 	default:
 		// An Any that is none would make the whole message unreadable.
