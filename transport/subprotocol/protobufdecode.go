@@ -89,7 +89,7 @@ func (f *fields) next() bool {
 		return false
 	}
 	num, typ, n := protowire.ConsumeTag(f.rest)
-	if n < 0 {
+	if n < 0 || num > protowire.MaxValidNumber {
 		f.err = malformedProtobuf("%s: what should be a field's tag is none", f.where())
 		return false
 	}

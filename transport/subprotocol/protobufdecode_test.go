@@ -220,6 +220,7 @@ func TestProtobufDecodeRefuses(t *testing.T) {
 		{"text", []byte("ping"), "UpstreamMessage"},
 		{"JSON", []byte(`{"type":"ping"}`), "UpstreamMessage"},
 		{"field number 0", unhex(t, "0200"), "UpstreamMessage: what should be a field's tag is none"},
+		{"field number 2^29", unhex(t, "4A00"+"808080801000"), "UpstreamMessage: what should be a field's tag is none"},
 		{"unfinished tag", unhex(t, "4A0080"), "tag is none"},
 		{"unfinished varint", unhex(t, "4A001880"), "field 3 is cut short"},
 		{"varint of more than 64 bits", unhex(t, "320E0A016710FFFFFFFFFFFFFFFFFF02"), "JoinGroup: field 2 is cut short, or a number of more than 64 bits"},
