@@ -296,8 +296,8 @@ func (s *shard) mixed(runs []run) bool {
 }
 
 // minLent is the size from which a body is not copied behind each connection's own
-// prefix, but written from where it lies (BenchmarkOwnPrefix).
-const minLent = 8 << 10
+// prefix, but written from where it lies (netwire, BenchmarkScattered).
+const minLent = 32 << 10
 
 // appendOwn adds a message to a batch for c alone: with c's own prefix, or as it is.
 // bytes lie in from; nil if they are not to be kept.

@@ -5,8 +5,9 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fanfare/fanfare/engine"
 	"github.com/fanfare/fanfare/engine/enginetest"
@@ -77,43 +78,34 @@ func (r *writableReader) Writable()                  { r.writable() }
 // BenchmarkScattered compares a body copied behind a prefix and written with it,
 // and both written from where they lie.
 func BenchmarkScattered(b *testing.B) {
-	prefix := make([]byte, 20)
 	for _, size := range []int{1 << 10, 4 << 10, 8 << 10, 16 << 10, 64 << 10} {
-		body := make([]byte, size)
-		for _, how := range []string{"copied", "pieces"} {
+		prefix, body := make([]byte, 20), make([]byte, size)
+		buf := make([]byte, 0, len(prefix)+size)
+		for how, write := range map[string]func(fd int) (int, error){
+			"copied": func(fd int) (int, error) {
+				buf = append(append(buf[:0], prefix...), body...)
+				return unix.Write(fd, buf)
+			},
+			"pieces": func(fd int) (int, error) { return unix.Writev(fd, [][]byte{prefix, body}) },
+		} {
 			b.Run(fmt.Sprintf("body=%d/%s", size, how), func(b *testing.B) {
-				near, far := pair(b)
-				go io.Copy(io.Discard, far) //nolint:errcheck // it ends with the connection
-				g := &Group{}
-				d, ok := g.New(near, &writableReader{func() {}}).(*Descriptor)
-				if !ok {
-					b.Skip("this machine has no descriptors to write to")
+				fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0) // which block
+				if err != nil {
+					b.Fatal(err)
 				}
-				defer d.Close(false)
-				near.(*net.TCPConn).SetWriteBuffer(4 << 20)
-				far.(*net.TCPConn).SetReadBuffer(4 << 20)
-				buf := append(append([]byte(nil), prefix...), body...)
-				total := len(prefix) + size
-				for b.Loop() {
-					n := 0
-					if how == "copied" {
-						buf = append(append(buf[:0], prefix...), body...)
-						for n < total {
-							k, err := d.write(buf[n:])
-							if n += k; err != nil {
-								b.Fatal(err)
-							}
+				defer unix.Close(fds[0])
+				go func() { // ends when the other end is closed
+					defer unix.Close(fds[1])
+					sink := make([]byte, 256<<10)
+					for {
+						if n, err := unix.Read(fds[1], sink); n <= 0 || err != nil {
+							return
 						}
-						continue
 					}
-					n, err := d.writev([][]byte{prefix, body}, total)
-					for n < total && err == nil { // the socket was full
-						var k int
-						k, err = d.write(buf[n:total])
-						n += k
-					}
-					if err != nil {
-						b.Fatal(err)
+				}()
+				for b.Loop() {
+					if n, err := write(fds[0]); n != len(prefix)+size || err != nil {
+						b.Fatal(n, err)
 					}
 				}
 			})
