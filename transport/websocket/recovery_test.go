@@ -10,13 +10,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -163,6 +166,40 @@ func TestRecoveryOfTheSilent(t *testing.T) {
 	if again := c.hello(); again != me {
 		t.Errorf("%+v came back as %+v", me, again)
 	}
+}
+
+// TestRecoveryOfTheStuck is a client that takes nothing for so long that its wire
+// is given up, over a wire that the door writes to with a time limit.
+func TestRecoveryOfTheStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var over atomic.Int32
+		e := echoEngine(t, engine.Options{
+			Observer: engine.Observer{ConnEnded: func(engine.HubName, engine.CloseCode, engine.EndReason) { over.Add(1) }},
+		})
+		guests := &transporttest.Guests{}
+		s := serve(t, e, guests, network{pipe: true}, websocket.Options{RecoveryWindow: time.Hour})
+		c, _ := s.dial(t, "/client/hubs/chat?access_token="+guests.Invite(engine.Identity{Groups: []engine.GroupName{"g"}}), reliableJSON, nil)
+		me := c.hello()
+		text := strings.Repeat("x", 1<<16)
+		for range 5 {
+			e.Hub("chat").SendToGroup(t.Context(), "g", engine.Payload{Data: []byte(text)}, nil)
+		}
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if _, err := io.ReadAll(c.r); err != nil {
+			t.Errorf("the wire was not closed: %v", err)
+		}
+		if over.Load() > 0 {
+			t.Fatal("the connection has ended with its wire")
+		}
+		c, _ = s.dial(t, me.recovery(), reliableJSON, nil)
+		c.hello()
+		for i := range 5 {
+			c.hears(told(i+1, text))
+		}
+		c.Drop()
+		e.Close()
+	})
 }
 
 // TestRecoveryWhenCrowded is a client that wants its connection back while the
