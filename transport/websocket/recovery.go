@@ -11,6 +11,7 @@ import (
 
 	"github.com/fanfare/fanfare/engine"
 	"github.com/fanfare/fanfare/transport"
+	"github.com/fanfare/fanfare/transport/subprotocol"
 )
 
 // recover gives a client its connection back, in the subprotocol that it began
@@ -51,15 +52,26 @@ func (k *knock) findRecovery(id engine.ConnID, token string) (*engine.Recovery, 
 	if h.knocking.Add(1) > int64(h.o.UnauthenticatedConnections) {
 		return nil, k.crowded()
 	}
+	none := func(saw string) error {
+		return &engine.Error{
+			Code: engine.CodeNotFound, Rule: "recovery.connection", Target: "connectionId",
+			Message: "There is no such connection to be recovered at this door.", Detail: saw,
+		}
+	}
 	hub := h.engine.FindHub(k.hub)
 	if hub == nil { // and a stranger does not make one
-		return nil, engine.Errorf(engine.CodeNotFound, "recovery.connection", "There is no connection in hub %s.", k.hub)
+		return nil, none("the hub has not been used")
 	}
 	ctx, cancel := context.WithTimeout(k.r.Context(), h.o.HandshakeTimeout)
 	defer cancel()
-	return hub.Recover(ctx, &engine.RecoverRequest{
-		ConnID: id, Token: token, PeerCertificates: k.certificates(),
-	})
+	r, err := hub.Recover(ctx, &engine.RecoverRequest{ConnID: id, Token: token, PeerCertificates: k.certificates()})
+	if err != nil {
+		return nil, err
+	}
+	if p, ok := subprotocol.Find(r.Subprotocol()); !ok || !p.Reliable {
+		return nil, none("the connection speaks " + excerpt(r.Subprotocol()))
+	}
+	return r, nil
 }
 
 // refuseRecovery completes the handshake, so that the client can be told. why is

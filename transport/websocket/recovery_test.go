@@ -25,6 +25,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/fanfare/fanfare/engine"
+	"github.com/fanfare/fanfare/engine/enginetest"
 	"github.com/fanfare/fanfare/transport"
 	"github.com/fanfare/fanfare/transport/transporttest"
 	"github.com/fanfare/fanfare/transport/websocket"
@@ -104,6 +105,39 @@ func TestRecoveryMakesNoHub(t *testing.T) {
 	}
 	if n := e.Stats().Hubs; n != 0 {
 		t.Errorf("there are %d hubs", n)
+	}
+}
+
+// TestRecoveryOfAnotherProtocol is a connection of a door of its own kind, which
+// this one does not know how to go on with.
+func TestRecoveryOfAnotherProtocol(t *testing.T) {
+	e := echoEngine(t, engine.Options{})
+	s := serve(t, e, &transporttest.Guests{}, network{}, websocket.Options{})
+	a, err := e.Hub("chat").Admit(t.Context(), &engine.AdmitRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &enginetest.Wire{}
+	if _, err := a.Open(w, &engine.OpenOptions{
+		Encoding: enginetest.Lines{Numbered: true}, Subprotocol: "mine", Numbered: true, Recovery: time.Minute, Bind: w.Bind,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	if err := w.Await(t.Context(), func(got []byte, _ bool) bool {
+		said = strings.Fields(string(got))
+		return len(said) >= 3
+	}); err != nil {
+		t.Fatal(err)
+	}
+	id, token := said[len(said)-2], said[len(said)-1]
+	if id != string(a.ConnID()) {
+		t.Fatalf("the first message is %q", said)
+	}
+	c, _ := s.dial(t, greeting{ConnectionID: id, ReconnectionToken: token}.recovery(), reliableJSON, nil)
+	c.notRecovered()
+	if ok, err := e.Hub("chat").ConnExists(t.Context(), a.ConnID()); !ok || err != nil {
+		t.Errorf("it has taken harm: %v, %v", ok, err)
 	}
 }
 
