@@ -117,6 +117,10 @@ func (e *Engine) Hub(name HubName) *Hub {
 	return h
 }
 
+// FindHub is Hub for those who have proven nothing yet: a name that has not been
+// used makes no hub, and nil is returned.
+func (e *Engine) FindHub(name HubName) *Hub { return e.lookup(name) }
+
 func (e *Engine) lookup(name HubName) *Hub {
 	e.mu.RLock()
 	defer e.mu.RUnlock()

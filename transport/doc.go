@@ -4,7 +4,9 @@
 // Its nouns: an [Authenticator] says who is knocking; a [Wire] is one physical
 // connection; a [Session] is a wire joined to an [engine.Conn], in one
 // subprotocol. A door (package websocket, say) accepts wires, runs its own
-// handshake and framing, and passes whole messages to the session.
+// handshake and framing, and passes whole messages to the session. A client of a
+// reliable subprotocol may have its connection back on another wire, which then
+// has another session.
 //
 // # Promises
 //
@@ -16,5 +18,8 @@
 //   - A reply precedes the acknowledgement of the request that caused it: both
 //     go through the connection's one queue in the engine.
 //   - A client that breaks its protocol is closed with the code and reason of
-//     that protocol, and nothing else it sent is looked at.
+//     that protocol, and nothing else it sent is looked at. It cannot recover.
+//   - An invocation is answered once, on the wire that it came on: whoever loses
+//     that wire has lost the answer, too.
+//   - Of a wire that another one has replaced nothing more is taken.
 package transport

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/fanfare/fanfare/engine"
 	"github.com/fanfare/fanfare/transport/subprotocol"
@@ -22,6 +23,13 @@ type SessionOptions struct {
 	// request of its that fails ends the connection (Azure Web PubSub, raw
 	// WebSocket clients).
 	Raw bool
+	// Reliable numbers what the connection gets. The Encoding must have parts of a
+	// connection's own.
+	Reliable bool
+	// Recovery is how long a reliable connection outlives a wire that was lost, for
+	// [Session.Recover]; 0 for not at all. If it is to, what the client has not
+	// acknowledged is kept.
+	Recovery time.Duration
 	// WirePings says that the wire has pings of its own.
 	WirePings bool
 	// Received, if set, is called for each message of the client with its size
@@ -39,23 +47,31 @@ const (
 	ReasonTooLarge = "The client message is too large."
 	// ReasonInternal goes with [engine.CloseInternalError].
 	ReasonInternal = "Internal server error"
+	// ReasonNotRecovered goes with [engine.ClosePolicy], right after the door has
+	// let the client in: it makes a client of a reliable subprotocol give up its
+	// connection and begin a new one, where a refusal would make it try again.
+	ReasonNotRecovered = "The connection could not be recovered."
 )
 
-// Session is a [Wire] joined to an [engine.Conn]. [Session.Open] begins it.
+// Session is a [Wire] joined to an [engine.Conn]. [Session.Open] begins it, or
+// [Session.Recover].
 //
 // Message, WirePing and Refuse are for the one goroutine that reads the wire; the
 // other methods may be called at any time, by any goroutine. None of them blocks.
 type Session struct {
-	// Fixed by Open.
+	// Fixed by Open or Recover.
 	wire     Wire
 	decoder  subprotocol.Decoder
 	received func(int)
 	log      *slog.Logger
 	raw      bool
+	reliable bool
 
 	conn  *engine.Conn
 	id    engine.WireID // of the wire, among those of conn
 	state atomic.Uint32
+
+	invocations atomic.Pointer[invocations] // nil while there are none
 }
 
 // The states of a session.
@@ -63,34 +79,51 @@ const (
 	reading uint32 = iota
 	paused         // the engine's lane is full; it will call resume
 	resumed        // resume came before Do had returned to say that the lane is full
-	ended          // the connection is over; what comes in is discarded
+	ended          // the connection, or its use of this wire, is over; what comes in is discarded
 )
 
 // Open admits the connection: it makes s the session of w and a's connection.
 // The door starts reading w once Open has returned. If Open fails the wire has
 // not been used and still belongs to the door.
 func (s *Session) Open(a *engine.Admission, w Wire, o *SessionOptions) error {
-	s.wire, s.decoder, s.raw = w, o.Decoder, o.Raw
+	_, err := a.Open(w, s.begin(w, o))
+	return err
+}
+
+// Recover is Open for a connection that its client wants back: it makes s the
+// session of w and r's connection. The session before it is over; if its wire is
+// still there, nothing more is taken of it. What o says of the connection rather
+// than of the wire stays as it was.
+func (s *Session) Recover(r *engine.Recovery, w Wire, o *SessionOptions) error {
+	_, err := r.Open(w, s.begin(w, o))
+	return err
+}
+
+// begin sets s up and returns what the engine is to know of it.
+func (s *Session) begin(w Wire, o *SessionOptions) *engine.OpenOptions {
+	s.wire, s.decoder, s.raw, s.reliable = w, o.Decoder, o.Raw, o.Reliable
 	s.received = o.Received
 	if s.log = o.Logger; s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	_, err := a.Open(w, &engine.OpenOptions{
+	return &engine.OpenOptions{
 		Encoding:    o.Encoding,
 		Subprotocol: o.Subprotocol,
+		Numbered:    o.Reliable,
+		Recovery:    o.Recovery,
 		WirePings:   o.WirePings,
 		Bind:        func(c *engine.Conn, id engine.WireID) { s.conn, s.id = c, id },
 		Resume:      s.resume,
 		Ended:       s.over,
-	})
-	return err
+	}
 }
 
 // Conn returns the engine's record of the connection; nil before Open.
 func (s *Session) Conn() *engine.Conn { return s.conn }
 
-// Over reports whether the logical connection has ended. The wire may outlive it
-// for a closing handshake; messages that come in are discarded.
+// Over reports whether the logical connection has ended, or has another wire now.
+// The wire may outlive that for a closing handshake; messages that come in are
+// discarded.
 func (s *Session) Over() bool { return s.state.Load() == ended }
 
 // Wants reports whether the session takes messages now: the engine may have
@@ -114,12 +147,18 @@ func (s *Session) Message(f subprotocol.Frame, p []byte) (more bool) {
 	}
 	switch in.Kind {
 	case subprotocol.InRequest:
+		if in.Invocation != "" {
+			return s.invoke(in.Invocation, in.Request)
+		}
 		return s.do(in.Request)
 	case subprotocol.InPing:
 		s.conn.Post(pong)
 	case subprotocol.InSequenceAck:
-		// No connection of this build numbers its deliveries; those that do not
-		// ignore it.
+		if s.reliable {
+			s.conn.AckUpTo(in.Sequence)
+		}
+	case subprotocol.InCancel:
+		s.cancelInvocation(in.Invocation)
 	}
 	return true
 }
@@ -127,11 +166,16 @@ func (s *Session) Message(f subprotocol.Frame, p []byte) (more bool) {
 // pong is immutable, as all messages are, so all connections share it.
 var pong = &engine.Message{Kind: engine.KindPong}
 
-// do hands r to the engine and reports whether its lane has room for more.
+// do carries out a request that is answered as the client's protocol and the
+// request itself ask for.
 func (s *Session) do(r *engine.Request) (more bool) {
-	c := s.conn
 	r.CancelOnEnd = s.raw
-	if c.Do(r, s.completion(c, r)) {
+	return s.hand(r, s.completion(s.conn, r))
+}
+
+// hand hands r to the engine and reports whether its lane has room for more.
+func (s *Session) hand(r *engine.Request, done func(error)) (more bool) {
+	if s.conn.Do(r, done) {
 		return true
 	}
 	if s.state.CompareAndSwap(reading, paused) {
@@ -150,8 +194,8 @@ func (s *Session) resume() {
 	}
 }
 
-// over is called by the engine when the connection has ended. The wire is read
-// on, for the far end's goodbye.
+// over is called by the engine when the connection has ended, or has another wire.
+// This one is read on, for the far end's goodbye.
 func (s *Session) over() {
 	if s.state.Swap(ended) == paused {
 		s.wire.Resume()
@@ -244,14 +288,24 @@ func (s *Session) Heard() { s.conn.Heard() }
 
 // Gone tells that the client said goodbye with code and text, or, with
 // [engine.CloseAbnormal], that the wire is lost.
-func (s *Session) Gone(code engine.CloseCode, text string) { s.conn.Gone(s.id, code, text) }
+func (s *Session) Gone(code engine.CloseCode, text string) {
+	s.state.Store(ended)
+	s.conn.Gone(s.id, code, text)
+}
 
 // Yield lets other connections have their turn: the door stops reading, as if the
 // session wanted no more, and goes on at once in the wire's next turn.
 func (s *Session) Yield() { s.wire.Resume() }
 
-// Stuck cuts the connection: the client has taken nothing for too long.
-func (s *Session) Stuck(detail string) { s.conn.Abort(engine.EndSlow, detail) }
+// Stuck gives the wire up: the client has taken nothing for too long. It ends the
+// connection, unless a client that is there after all can recover it.
+func (s *Session) Stuck(detail string) {
+	if s.reliable {
+		s.Gone(engine.CloseAbnormal, detail)
+		return
+	}
+	s.conn.Abort(engine.EndSlow, detail)
+}
 
 // Writable passes on that the wire has room again. It may be called before Open
 // has returned, since the engine writes the first message by then.

@@ -46,19 +46,16 @@ func ExampleReliableJSON() {
 	// {"sequenceId":1042,"type":"message","from":"group","group":"news","dataType":"text","data":"hello"}
 }
 
-func ExampleKnown() {
-	for _, offer := range []string{"JSON.webpubsub.azure.v1", "protobuf.webpubsub.azure.v1", "chat.v2"} {
-		switch name, support := subprotocol.Known(offer); support {
-		case subprotocol.Built:
-			fmt.Println("speak", name)
-		case subprotocol.NotBuilt:
-			fmt.Println("refuse", name)
-		default:
-			fmt.Println("carry raw", name)
+func ExampleFind() {
+	for _, offer := range []string{"JSON.webpubsub.azure.v1", "protobuf.reliable.webpubsub.azure.v1", "chat.v2"} {
+		if p, ok := subprotocol.Find(offer); ok {
+			fmt.Println("speak", p.Name)
+		} else {
+			fmt.Println("carry raw", offer)
 		}
 	}
 	// Output:
 	// speak json.webpubsub.azure.v1
-	// refuse protobuf.webpubsub.azure.v1
+	// speak protobuf.reliable.webpubsub.azure.v1
 	// carry raw chat.v2
 }

@@ -128,22 +128,27 @@ func TestEncodersCompare(t *testing.T) {
 	}
 }
 
-func TestKnown(t *testing.T) {
+func TestFind(t *testing.T) {
 	for _, c := range []struct {
 		offer, name string
-		support     subprotocol.Support
+		reliable    bool
 	}{
-		{"json.webpubsub.azure.v1", subprotocol.NameJSON, subprotocol.Built},
-		{"JSON.WebPubSub.Azure.V1", subprotocol.NameJSON, subprotocol.Built},
-		{"json.reliable.webpubsub.azure.v1", subprotocol.NameReliableJSON, subprotocol.NotBuilt},
-		{"protobuf.webpubsub.azure.v1", subprotocol.NameProtobuf, subprotocol.NotBuilt},
-		{"Protobuf.Reliable.WebPubSub.Azure.v1", subprotocol.NameReliableProtobuf, subprotocol.NotBuilt},
-		{"json.webpubsub.azure.v2", "json.webpubsub.azure.v2", subprotocol.Unknown},
-		{"Foo.v1", "Foo.v1", subprotocol.Unknown},
-		{"", "", subprotocol.Unknown},
+		{"json.webpubsub.azure.v1", subprotocol.NameJSON, false},
+		{"JSON.WebPubSub.Azure.V1", subprotocol.NameJSON, false},
+		{"json.reliable.webpubsub.azure.v1", subprotocol.NameReliableJSON, true},
+		{"protobuf.webpubsub.azure.v1", subprotocol.NameProtobuf, false},
+		{"Protobuf.Reliable.WebPubSub.Azure.v1", subprotocol.NameReliableProtobuf, true},
+		{"json.webpubsub.azure.v2", "", false},
+		{"Foo.v1", "", false},
+		{"", "", false},
 	} {
-		if name, support := subprotocol.Known(c.offer); name != c.name || support != c.support {
-			t.Errorf("%q: got %q, %d", c.offer, name, support)
+		p, ok := subprotocol.Find(c.offer)
+		if ok != (c.name != "") {
+			t.Errorf("%q: found %v", c.offer, ok)
+			continue
+		}
+		if ok && (p.Name != c.name || p.Reliable != c.reliable || p.Encoder.Name() != c.name || p.Encoder.Own() != c.reliable || p.Decoder == nil) {
+			t.Errorf("%q: found %+v", c.offer, p)
 		}
 	}
 }

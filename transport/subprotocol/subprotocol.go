@@ -108,38 +108,35 @@ const (
 	NameReliableProtobuf = "protobuf.reliable.webpubsub.azure.v1"
 )
 
-// Support says what this build knows of a subprotocol.
-type Support uint8
+// Protocol is one of Azure's subprotocols. It is shared and must not be changed.
+type Protocol struct {
+	// Name is Azure's spelling.
+	Name string
+	// Reliable says that deliveries have sequence ids, and that a client can have
+	// its connection back on a new wire.
+	Reliable bool
+	Encoder  Encoder
+	Decoder  Decoder
+}
 
-// The degrees of support.
-const (
-	// Unknown is not a name of Azure's: a custom protocol, carried raw where an
-	// event handler chooses it.
-	Unknown Support = iota
-	// NotBuilt is a name of Azure's that this build does not speak.
-	NotBuilt
-	// Built is a name of Azure's that this build speaks.
-	Built
-)
+// protocols are all of them.
+var protocols = [...]*Protocol{
+	{NameJSON, false, jsonEncoder{}, jsonDecoder{}},
+	{NameReliableJSON, true, reliableJSONEncoder{}, jsonDecoder{}},
+	{NameProtobuf, false, protobufEncoder{}, protobufDecoder{}},
+	{NameReliableProtobuf, true, protobufEncoder{reliable: true}, protobufDecoder{}},
+}
 
-// Known finds a subprotocol by the name that a client offered, without regard to
-// case. It returns the name as Azure spells it and what this build knows of it;
-// for Unknown the name as given.
-func Known(name string) (string, Support) {
-	for _, known := range [...]struct {
-		name    string
-		support Support
-	}{
-		{NameJSON, Built},
-		{NameReliableJSON, NotBuilt},
-		{NameProtobuf, NotBuilt},
-		{NameReliableProtobuf, NotBuilt},
-	} {
-		if equalFold(name, known.name) {
-			return known.name, known.support
+// Find returns the subprotocol that a client offered as name, without regard to
+// case. A name that is none of Azure's is a custom protocol, carried raw where an
+// event handler chooses it.
+func Find(name string) (*Protocol, bool) {
+	for _, p := range protocols {
+		if equalFold(name, p.Name) {
+			return p, true
 		}
 	}
-	return name, Unknown
+	return nil, false
 }
 
 // equalFold compares without regard to the case of ASCII letters. It does not use

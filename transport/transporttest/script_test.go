@@ -49,15 +49,18 @@ func (e parcels) AppendBody(dst []byte, m *engine.Message) ([]byte, bool) {
 	return e.codec.AppendBody(dst, m)
 }
 
-func (e parcels) AppendPrefix(dst []byte, m *engine.Message, _ engine.Own, n int) []byte {
-	kind := byte(parcelClose)
-	if m.Kind != engine.KindClose {
-		kind = byte(e.codec.Frame(m))
+func (e parcels) AppendPrefix(dst []byte, m *engine.Message, own engine.Own, n int) []byte {
+	if m.Kind == engine.KindClose {
+		return binary.BigEndian.AppendUint32(append(dst, parcelClose), uint32(n))
 	}
-	return binary.BigEndian.AppendUint32(append(dst, kind), uint32(n))
+	at := len(dst)
+	dst = append(dst, byte(e.codec.Frame(m)), 0, 0, 0, 0)
+	dst = e.codec.AppendOwn(dst, m, own)
+	binary.BigEndian.PutUint32(dst[at+1:], uint32(len(dst)-at-5+n))
+	return dst
 }
 
-func (parcels) Own() bool { return false }
+func (e parcels) Own() bool { return e.codec.Own() }
 
 // knocked is the door's end of a connection.
 type knocked struct {
@@ -155,32 +158,71 @@ func letIn(e *engine.Engine, auth transport.Authenticator, wires *netwire.Group,
 	if err := json.Unmarshal(hello, &r); err != nil {
 		return err
 	}
-	id, err := auth.Authenticate(ctx, engine.Credentials{Hub: r.Knock.Hub, Token: r.Token})
-	if err != nil {
-		return err
-	}
-	a, err := e.Hub(r.Knock.Hub).Admit(ctx, &engine.AdmitRequest{Identity: id})
+	join, err := admit(ctx, e, auth, &r)
 	if err != nil {
 		return err
 	}
 	if _, err := c.Write(parcel(parcelText, nil)); err != nil {
-		a.Abandon("gone")
 		return err
 	}
-	codec, decoder := subprotocol.JSON()
-	raw := r.Knock.Subprotocol == ""
-	if raw {
-		codec, decoder = subprotocol.Raw(r.Knock.Raw, r.Knock.Group, r.Knock.NoEcho)
+	return join(c, wires)
+}
+
+// admit asks the engine for the client's connection, a new one or its own, and
+// returns what puts it onto a wire.
+func admit(ctx context.Context, e *engine.Engine, auth transport.Authenticator, r *request) (join func(net.Conn, *netwire.Group) error, _ error) {
+	open := func(name string, join func(*transport.Session, netwire.Wire, *transport.SessionOptions) error) func(net.Conn, *netwire.Group) error {
+		return func(c net.Conn, wires *netwire.Group) error {
+			k := &knocked{limit: e.Limits().MessageBytes}
+			w := wires.New(c, k)
+			if err := join(&k.session, w, options(name, r.Knock)); err != nil {
+				return err
+			}
+			w.Start(nil)
+			return nil
+		}
 	}
-	k := &knocked{limit: e.Limits().MessageBytes}
-	w := wires.New(c, k)
-	if err := k.session.Open(a, w, &transport.SessionOptions{
-		Decoder: decoder, Encoding: parcels{codec}, Subprotocol: codec.Name(), Raw: raw,
-	}); err != nil {
-		return err
+	hub := e.Hub(r.Knock.Hub)
+	if r.Knock.Recover != "" {
+		recovery, err := hub.Recover(ctx, &engine.RecoverRequest{ConnID: r.Knock.Recover, Token: r.Knock.ReconnectionToken})
+		if err != nil {
+			return notRecovered, nil
+		}
+		return open(recovery.Subprotocol(), func(s *transport.Session, w netwire.Wire, o *transport.SessionOptions) error {
+			return s.Recover(recovery, w, o)
+		}), nil
 	}
-	w.Start(nil)
-	return nil
+	id, err := auth.Authenticate(ctx, engine.Credentials{Hub: r.Knock.Hub, Token: r.Token})
+	if err != nil {
+		return nil, err
+	}
+	a, err := hub.Admit(ctx, &engine.AdmitRequest{Identity: id})
+	if err != nil {
+		return nil, err
+	}
+	return open(r.Knock.Subprotocol, func(s *transport.Session, w netwire.Wire, o *transport.SessionOptions) error {
+		return s.Open(a, w, o)
+	}), nil
+}
+
+// notRecovered tells the client that it is to give its connection up.
+func notRecovered(c net.Conn, _ *netwire.Group) error {
+	defer c.Close()
+	code := binary.BigEndian.AppendUint16(nil, uint16(engine.ClosePolicy))
+	_, err := c.Write(parcel(parcelClose, append(code, transport.ReasonNotRecovered...)))
+	return err
+}
+
+func options(name string, k transporttest.Knock) *transport.SessionOptions {
+	p, ok := subprotocol.Find(name)
+	if !ok {
+		codec, decoder := subprotocol.Raw(k.Raw, k.Group, k.NoEcho)
+		return &transport.SessionOptions{Decoder: decoder, Encoding: parcels{codec}, Raw: true}
+	}
+	return &transport.SessionOptions{
+		Decoder: p.Decoder, Encoding: parcels{p.Encoder}, Subprotocol: p.Name,
+		Reliable: p.Reliable, Recovery: 30 * time.Second,
+	}
 }
 
 func readParcel(r io.Reader) (kind byte, content []byte, err error) {

@@ -45,11 +45,12 @@ var (
 	_ receiver       = (*client)(nil)
 )
 
-// open makes a client of c and joins it to a. rest is what has been read of it.
-func (h *Handler) open(a *engine.Admission, c net.Conn, rest []byte, o *transport.SessionOptions, deflate bool) error {
+// open makes a client of c, and join its session that of a connection. rest is what
+// has been read of c.
+func (h *Handler) open(c net.Conn, rest []byte, deflate bool, join func(*transport.Session, transport.Wire) error) error {
 	cl := &client{reader: newReader(h.limits.MessageBytes, deflate)}
 	w := h.wires.New(c, cl)
-	if err := cl.session.Open(a, w, o); err != nil {
+	if err := join(&cl.session, w); err != nil {
 		w.Close(false)
 		return err
 	}

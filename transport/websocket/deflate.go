@@ -116,15 +116,15 @@ const (
 	maxStored    = 0xffff
 )
 
-// appendStored appends p as blocks that are not compressed and not the last.
-func appendStored(dst, p []byte) []byte {
-	for len(p) > 0 {
-		n := min(len(p), maxStored)
-		dst = append(dst, 0)
-		dst = binary.LittleEndian.AppendUint16(dst, uint16(n))
-		dst = binary.LittleEndian.AppendUint16(dst, ^uint16(n))
-		dst = append(dst, p[:n]...)
-		p = p[n:]
+// store turns dst[at:] into blocks that are not compressed and not the last.
+func store(dst []byte, at int) []byte {
+	for at < len(dst) {
+		n := min(len(dst)-at, maxStored)
+		var head [storedHeader]byte
+		binary.LittleEndian.PutUint16(head[1:], uint16(n))
+		binary.LittleEndian.PutUint16(head[3:], ^uint16(n))
+		dst = slices.Insert(dst, at, head[:]...)
+		at += storedHeader + n
 	}
 	return dst
 }

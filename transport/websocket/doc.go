@@ -10,11 +10,21 @@
 //
 // A client is checked in the service's order: is it a WebSocket upgrade (400), is
 // the hub's name valid (400), does it want to recover a connection (101, then
-// closed 1008), do its credentials hold (401, 400), are the parameters of raw mode
-// valid (400), does it offer a subprotocol that can be served (400), and does the
-// event handler want it (the handler's own status, 500 if it failed). The body of
-// a refusal is one line that names the rule and what would pass; the log gets one
-// line, which holds more. Neither holds a secret.
+// closed 1008 if it cannot), do its credentials hold (401, 400), are the parameters
+// of raw mode valid (400), and does the event handler want it (the handler's own
+// status, 500 if it failed, or chose a subprotocol that was not offered). The body
+// of a refusal is one line that names the rule and what would pass; the log gets
+// one line, which holds more. Neither holds a secret.
+//
+// # The way back
+//
+// A client of a reliable subprotocol that has lost its wire names its connection
+// (awps_connection_id) and shows the token that the connection began with
+// (awps_reconnection_token); nothing else is asked of it but the client certificate
+// that it came with, if it did. It goes on in the subprotocol that it began with,
+// whatever it offers now. A client that cannot have its connection back is told so
+// in a close frame, so that it begins a new one: after an HTTP status, which it
+// gets where the node has no room or no answer, it would try again.
 //
 // # Promises
 //

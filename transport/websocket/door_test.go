@@ -150,7 +150,13 @@ func door(n network) transporttest.Door {
 	return func(t testing.TB, e *engine.Engine, auth transport.Authenticator) func(transporttest.Knock) transporttest.Client {
 		s := serve(t, e, auth, n, websocket.Options{})
 		return func(k transporttest.Knock) transporttest.Client {
-			q := url.Values{"access_token": {auth.(*transporttest.Guests).Invite(k.Identity)}}
+			q := make(url.Values)
+			if k.Recover != "" {
+				q.Set("awps_connection_id", string(k.Recover))
+				q.Set("awps_reconnection_token", k.ReconnectionToken)
+			} else {
+				q.Set("access_token", auth.(*transporttest.Guests).Invite(k.Identity))
+			}
 			if k.Subprotocol == "" && k.Raw != subprotocol.SendEvent {
 				q.Set("webpubsub_mode", k.Raw.String())
 				q.Set("group", string(k.Group))
@@ -361,6 +367,23 @@ func (c *conn) next(op ws.OpCode) []byte {
 		c.t.Fatalf("received frame %x %q, %v; expected %x", got, p, err, op)
 	}
 	return p
+}
+
+// says sends a text message.
+func (c *conn) says(format string, args ...any) {
+	c.t.Helper()
+	if err := c.Send(subprotocol.TextFrame, fmt.Appendf(nil, format, args...)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// hears reads one text message, which must be want.
+func (c *conn) hears(want string, args ...any) {
+	c.t.Helper()
+	f, p, err := c.Receive()
+	if want = fmt.Sprintf(want, args...); err != nil || f != subprotocol.TextFrame || string(p) != want {
+		c.t.Fatalf("received the %s message %s, %v\nexpected %s", f, p, err, want)
+	}
 }
 
 // skipData reads the data frames that come first.

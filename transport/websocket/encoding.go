@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"encoding/binary"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/gobwas/ws"
@@ -57,17 +58,19 @@ func (e encoding) AppendPrefix(dst []byte, m *engine.Message, own engine.Own, bo
 	if !e.codec.Own() {
 		return appendHeader(dst, op, e.compresses(m), bodyLen)
 	}
-	var room [128]byte
-	mine := e.codec.AppendOwn(room[:0], m, own)
-	if !e.compresses(m) {
-		dst = appendHeader(dst, op, false, len(mine)+bodyLen)
-		return append(dst, mine...)
+	at := len(dst)
+	dst = e.codec.AppendOwn(dst, m, own)
+	mine := len(dst) - at
+	if e.compresses(m) {
+		// The own part precedes the shared, compressed body as blocks that are not
+		// compressed: a deflate stream may be put together so at byte boundaries.
+		dst = store(dst, at)
+		mine = len(dst) - at
 	}
-	// The own part precedes the shared, compressed body as blocks that are not
-	// compressed: a deflate stream may be put together so at byte boundaries.
-	blocks := (len(mine) + maxStored - 1) / maxStored
-	dst = appendHeader(dst, op, true, len(mine)+blocks*storedHeader+bodyLen)
-	return appendStored(dst, mine)
+	// The header, whose size depends on what follows, comes last and goes to the
+	// front. Nothing is allocated for a delivery.
+	var room [serverHeader]byte
+	return slices.Insert(dst, at, appendHeader(room[:0], op, e.compresses(m), mine+bodyLen)...)
 }
 
 // Own implements [engine.Encoding].
@@ -84,6 +87,9 @@ func (e encoding) compresses(m *engine.Message) bool {
 
 // maxControl is the most that a control frame may carry (RFC 6455 section 5.5).
 const maxControl = 125
+
+// serverHeader is the longest header of a frame that is not masked.
+const serverHeader = 10
 
 // appendHeader appends the header of an unmasked, final frame.
 func appendHeader(dst []byte, op ws.OpCode, compressed bool, length int) []byte {

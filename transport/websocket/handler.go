@@ -10,7 +10,6 @@ import (
 	"github.com/fanfare/fanfare/engine"
 	"github.com/fanfare/fanfare/transport"
 	"github.com/fanfare/fanfare/transport/internal/netwire"
-	"github.com/fanfare/fanfare/transport/subprotocol"
 )
 
 // Options are the knobs of a [Handler]. Nil and zero mean the defaults.
@@ -29,6 +28,10 @@ type Options struct {
 	// UnauthenticatedConnections bounds the clients that are being authenticated
 	// at one time; more are refused with 503. Default 1000.
 	UnauthenticatedConnections int
+
+	// RecoveryWindow is how long a connection of a reliable subprotocol can be
+	// recovered after its wire was lost. Default 30 s; negative for never.
+	RecoveryWindow time.Duration
 
 	// Compression accepts permessage-deflate (RFC 7692), without context
 	// takeover, from clients that offer it. It costs processor time for each
@@ -68,17 +71,8 @@ type Handler struct {
 	limits engine.Limits
 	wires  netwire.Group
 
-	// Encodings, one for all connections that can share bytes.
-	jsonCodec   codec
-	knocking    atomic.Int64 // clients that are being authenticated
-	leaving     atomic.Int64 // clients that were refused after the answer 101
-	rawEncoding [2]engine.Encoding
-}
-
-// codec is a subprotocol of this build.
-type codec struct {
-	decoder  subprotocol.Decoder
-	encoding [2]engine.Encoding // without and with compression
+	knocking atomic.Int64 // clients that are being authenticated
+	leaving  atomic.Int64 // clients that were refused after the answer 101
 }
 
 // NewHandler returns the door to e. auth says who its clients are.
@@ -99,17 +93,11 @@ func NewHandler(e *engine.Engine, auth transport.Authenticator, o *Options) *Han
 	if h.o.UnauthenticatedConnections == 0 {
 		h.o.UnauthenticatedConnections = 1000
 	}
+	if h.o.RecoveryWindow == 0 {
+		h.o.RecoveryWindow = 30 * time.Second
+	}
 	h.wires.Portable = h.o.Portable
-
-	enc, dec := subprotocol.JSON()
-	h.jsonCodec = codec{dec, encodings(enc)}
-	raw, _ := subprotocol.Raw(subprotocol.SendEvent, "", false)
-	h.rawEncoding = encodings(raw)
 	return h
-}
-
-func encodings(c subprotocol.Encoder) [2]engine.Encoding {
-	return [2]engine.Encoding{encoding{codec: c}, encoding{codec: c, deflate: true}}
 }
 
 // ServeHTTP implements [http.Handler].

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/gobwas/httphead"
 	"github.com/gobwas/ws"
@@ -61,6 +60,18 @@ func lastQuery(q url.Values, name string) string {
 	return ""
 }
 
+// lastFold is lastQuery for a name in any case. Of several spellings the first in
+// byte order counts, since a map has no order.
+func lastFold(q url.Values, name string) string {
+	spelling := ""
+	for have := range q {
+		if strings.EqualFold(have, name) && (spelling == "" || have < spelling) {
+			spelling = have
+		}
+	}
+	return lastQuery(q, spelling)
+}
+
 // knock is one request to be let in.
 type knock struct {
 	h   *Handler
@@ -89,8 +100,8 @@ func (k *knock) serve(t target) error {
 	if err != nil {
 		return err
 	}
-	if recovering(query) {
-		return k.refuseRecovery(offered)
+	if id := lastFold(query, "awps_connection_id"); id != "" {
+		return k.recover(engine.ConnID(id), query, offered)
 	}
 	identity, err := k.authenticate(t, query)
 	if err != nil {
@@ -98,9 +109,6 @@ func (k *knock) serve(t target) error {
 	}
 	raw, err := parseRaw(query)
 	if err != nil {
-		return err
-	}
-	if err := servable(offered); err != nil {
 		return err
 	}
 	admission, err := k.admit(identity, query, offered)
@@ -168,76 +176,6 @@ func (k *knock) offered() ([]string, error) {
 	}
 	return names, nil
 }
-
-// recovering reports whether the client names a connection to recover.
-func recovering(query url.Values) bool {
-	for name, values := range query {
-		if strings.EqualFold(name, "awps_connection_id") && len(values) > 0 && values[len(values)-1] != "" {
-			return true
-		}
-	}
-	return false
-}
-
-// reasonNotRecovered makes a client of a reliable subprotocol give up its
-// connection and begin a new one; an HTTP status would make it try again.
-const reasonNotRecovered = "The connection could not be recovered."
-
-// refuseRecovery completes the handshake, so that the client can be told: no
-// connection of this build can be recovered.
-func (k *knock) refuseRecovery(offered []string) error {
-	h := k.h
-	// Not counted with those that are being authenticated: whoever lets the end of
-	// this wait would keep them out.
-	defer h.leaving.Add(-1)
-	crowded := h.leaving.Add(1) > int64(h.o.UnauthenticatedConnections)
-	protocol := ""
-	for _, name := range offered {
-		if _, support := subprotocol.Known(name); support != subprotocol.Unknown {
-			protocol = name
-			break
-		}
-	}
-	c, rest, err := k.accept(protocol, "")
-	if err != nil {
-		return nil
-	}
-	k.note(http.StatusSwitchingProtocols, engine.Errorf(engine.CodeNotFound, "recovery.connection", reasonNotRecovered))
-	c.SetDeadline(time.Now().Add(h.limits.CloseTimeout))
-	body := appendClose(nil, engine.ClosePolicy, reasonNotRecovered)
-	if _, err := c.Write(append(appendHeader(nil, ws.OpClose, false, len(body)), body...)); err == nil && !crowded {
-		awaitClose(c, rest)
-	}
-	c.Close()
-	return nil
-}
-
-// awaitClose reads until the client has said goodbye or is gone. Closing first,
-// with bytes unread, would make the kernel reset the connection, and the client
-// might never see the close frame.
-func awaitClose(c net.Conn, rest []byte) {
-	var (
-		r   = reader{mute: true}
-		buf [512]byte
-	)
-	for p := rest; ; {
-		if _, more, bad := r.feed(p, goodbye{}); bad != nil || !more {
-			return
-		}
-		n, err := c.Read(buf[:])
-		if err != nil {
-			return
-		}
-		p = buf[:n]
-	}
-}
-
-// goodbye is a receiver that waits for a close frame.
-type goodbye struct{}
-
-func (goodbye) message(ws.OpCode, bool, []byte) bool { return true }
-func (goodbye) control(op ws.OpCode, _ []byte) bool  { return op != ws.OpClose }
-func (goodbye) refuse(*frameError)                   {}
 
 func (k *knock) crowded() error {
 	return engine.Errorf(engine.CodeUnavailable, "limits.unauthenticatedConnections",
@@ -375,22 +313,6 @@ func parseRaw(query url.Values) (m rawMode, err error) {
 	return m, err
 }
 
-// servable refuses a client all of whose subprotocols are known and not in this
-// build: raw, it would take the server's words for something else.
-func servable(offered []string) error {
-	for _, name := range offered {
-		if _, support := subprotocol.Known(name); support != subprotocol.NotBuilt {
-			return nil
-		}
-	}
-	if len(offered) == 0 {
-		return nil
-	}
-	return engine.Errorf(engine.CodeUnsupported, "websocket.subprotocol",
-		"This build does not speak %s; it speaks %s, and raw WebSocket without a subprotocol.",
-		strings.Join(offered, ", "), subprotocol.NameJSON)
-}
-
 // admit asks the hub, which asks the event handler.
 func (k *knock) admit(identity engine.Identity, query url.Values, offered []string) (*engine.Admission, error) {
 	for name := range query {
@@ -425,74 +347,94 @@ func hasPrefixFold(s, prefix string) bool {
 }
 
 // choose returns the subprotocol of the connection in the client's spelling: the
-// handler's choice, or else the first that the client offers and this build
-// speaks, or none.
+// handler's choice, or else the first of Azure's that the client offers, or none.
 func choose(choice string, offered []string) (string, error) {
 	if choice == "" {
-		for _, name := range offered {
-			if _, support := subprotocol.Known(name); support == subprotocol.Built {
-				return name, nil
-			}
-		}
-		return "", nil
+		return firstKnown(offered), nil
 	}
-	for _, name := range offered {
-		if !strings.EqualFold(name, choice) {
-			continue
-		}
-		if _, support := subprotocol.Known(name); support == subprotocol.NotBuilt {
-			return "", engine.Errorf(engine.CodeInternal, "connect.subprotocol",
-				"The event handler chose the subprotocol %s, which this build does not speak.", excerpt(choice))
-		}
+	if name, ok := spelled(choice, offered); ok {
 		return name, nil
 	}
 	return "", engine.Errorf(engine.CodeInternal, "connect.subprotocol",
 		"The event handler chose the subprotocol %s, which the client did not offer.", excerpt(choice))
 }
 
+// firstKnown returns the first subprotocol of Azure's among those offered, or none.
+func firstKnown(offered []string) string {
+	for _, name := range offered {
+		if _, ok := subprotocol.Find(name); ok {
+			return name
+		}
+	}
+	return ""
+}
+
+// spelled finds name among those offered, and returns it in the client's spelling.
+func spelled(name string, offered []string) (string, bool) {
+	for _, have := range offered {
+		if strings.EqualFold(have, name) {
+			return have, true
+		}
+	}
+	return "", false
+}
+
 // upgrade answers 101 and opens the connection.
 func (k *knock) upgrade(a *engine.Admission, chosen string, raw rawMode) error {
-	h := k.h
-	extension := ""
-	if h.o.Compression {
-		extension = acceptDeflate(k.r.Header.Values("Sec-Websocket-Extensions"))
-	}
-	deflated := extension != ""
-	c, rest, err := k.accept(chosen, extension)
+	c, rest, deflated, err := k.acceptDeflated(chosen)
 	if err != nil {
 		a.Abandon("The client was gone before the handshake was done.")
 		return nil //nolint:nilerr // accept has told the log, and there is nobody left to answer
 	}
-	variant := 0
-	if deflated {
-		variant = 1
-	}
-	o := &transport.SessionOptions{WirePings: true, Logger: h.o.Logger}
-	if received := h.o.Observer.Received; received != nil {
-		hub := k.hub
-		o.Received = func(n int) { received(hub, n) }
-	}
-	if name, support := subprotocol.Known(chosen); support == subprotocol.Built {
-		o.Subprotocol, o.Decoder, o.Encoding = name, h.jsonCodec.decoder, h.jsonCodec.encoding[variant]
-	} else {
-		_, decoder := subprotocol.Raw(raw.mode, raw.group, raw.noEcho)
-		o.Subprotocol, o.Decoder, o.Encoding, o.Raw = strings.Clone(chosen), decoder, h.rawEncoding[variant], true
-	}
-	if err := h.open(a, c, rest, o, deflated); err != nil {
+	o := k.session(chosen, raw, deflated)
+	if err := k.h.open(c, rest, deflated, func(s *transport.Session, w transport.Wire) error {
+		return s.Open(a, w, o)
+	}); err != nil {
 		k.note(http.StatusSwitchingProtocols, err)
 	}
 	return nil
 }
 
+// session says what a session is to know of a client that speaks protocol.
+func (k *knock) session(protocol string, raw rawMode, deflated bool) *transport.SessionOptions {
+	h := k.h
+	o := &transport.SessionOptions{WirePings: true, Logger: h.o.Logger}
+	if received := h.o.Observer.Received; received != nil {
+		hub := k.hub
+		o.Received = func(n int) { received(hub, n) }
+	}
+	var codec subprotocol.Encoder
+	if p, ok := subprotocol.Find(protocol); ok {
+		codec, o.Decoder, o.Subprotocol = p.Encoder, p.Decoder, p.Name
+		o.Reliable, o.Recovery = p.Reliable, max(h.o.RecoveryWindow, 0)
+	} else {
+		codec, o.Decoder = subprotocol.Raw(raw.mode, raw.group, raw.noEcho)
+		o.Subprotocol, o.Raw = strings.Clone(protocol), true
+	}
+	o.Encoding = encoding{codec, deflated}
+	return o
+}
+
+// acceptDeflated is accept with compression, if that is wanted on both ends.
+func (k *knock) acceptDeflated(protocol string) (c net.Conn, rest []byte, deflated bool, err error) {
+	extension := ""
+	if k.h.o.Compression {
+		extension = acceptDeflate(k.r.Header.Values("Sec-Websocket-Extensions"))
+	}
+	c, rest, err = k.accept(protocol, extension)
+	return c, rest, extension != "", err
+}
+
 // accept takes the connection out of the HTTP server's hands and answers 101. It
 // returns what the client has sent already. On failure the connection is closed.
 func (k *knock) accept(protocol, extension string) (net.Conn, []byte, error) {
-	u := ws.HTTPUpgrader{Timeout: k.h.o.HandshakeTimeout}
+	u := ws.HTTPUpgrader{Timeout: k.h.o.HandshakeTimeout, Header: make(http.Header)}
 	if protocol != "" {
-		u.Protocol = func(p string) bool { return p == protocol }
+		// Not by u.Protocol, which picks among what was offered.
+		u.Header["Sec-Websocket-Protocol"] = []string{protocol}
 	}
 	if extension != "" {
-		u.Header = http.Header{"Sec-Websocket-Extensions": {extension}}
+		u.Header["Sec-Websocket-Extensions"] = []string{extension}
 	}
 	// checkUpgrade has looked at all of the header's lines; Upgrade looks at one.
 	k.r.Header.Set("Connection", "Upgrade")

@@ -98,7 +98,10 @@ func newGate(t testing.TB, o websocket.Options) *gate {
 	return g
 }
 
-const azureJSON = "json.webpubsub.azure.v1"
+const (
+	azureJSON    = "json.webpubsub.azure.v1"
+	reliableJSON = "json.reliable.webpubsub.azure.v1"
+)
 
 // TestHandshake goes through the checks of a client that knocks, in their order.
 func TestHandshake(t *testing.T) {
@@ -144,17 +147,18 @@ func TestHandshake(t *testing.T) {
 
 		{name: "the JSON subprotocol", target: "/client/hubs/chat?access_token=good", protocols: azureJSON, want: want{asked: true, protocol: azureJSON}},
 		{name: "in the client's spelling", target: "/client/hubs/chat?access_token=good", protocols: "JSON.WebPubSub.Azure.V1", want: want{asked: true, protocol: "JSON.WebPubSub.Azure.V1"}},
-		{name: "the first that is known", target: "/client/hubs/chat?access_token=good", protocols: "foo.v1, json.reliable.webpubsub.azure.v1, " + azureJSON, want: want{asked: true, protocol: azureJSON}},
+		{name: "the first that is known", target: "/client/hubs/chat?access_token=good", protocols: "foo.v1, " + reliableJSON + ", " + azureJSON, want: want{asked: true, protocol: reliableJSON}},
+		{name: "a protobuf one", target: "/client/hubs/chat?access_token=good", protocols: "protobuf.webpubsub.azure.v1, " + azureJSON, want: want{asked: true, protocol: "protobuf.webpubsub.azure.v1"}},
 		{name: "an unknown one", target: "/client/hubs/chat?access_token=good", protocols: "foo.v1", want: want{asked: true}},
-		{name: "those that are not built", target: "/client/hubs/chat?access_token=good", protocols: "json.reliable.webpubsub.azure.v1, protobuf.webpubsub.azure.v1",
-			want: want{status: "400 This build does not speak json.reliable.webpubsub.azure.v1, protobuf.webpubsub.azure.v1", rule: "websocket.subprotocol"}},
 		{name: "an offer that is no list", target: "/client/hubs/chat?access_token=good", protocols: "a b/c", want: want{status: "400", rule: "websocket.subprotocol"}},
 		{name: "the handler chooses a custom one", target: "/client/hubs/chat?access_token=good", protocols: azureJSON + ", Foo.v1",
 			reply: choosing("foo.V1"), want: want{asked: true, protocol: "Foo.v1"}},
 		{name: "the handler chooses what was not offered", target: "/client/hubs/chat?access_token=good", protocols: azureJSON,
 			reply: choosing("bar.v1"), want: want{asked: true, status: "500 The event handler chose", rule: "connect.subprotocol"}},
-		{name: "the handler chooses what is not built", target: "/client/hubs/chat?access_token=good", protocols: "json.reliable.webpubsub.azure.v1, " + azureJSON,
-			reply: choosing("json.reliable.webpubsub.azure.v1"), want: want{asked: true, status: "500", rule: "connect.subprotocol"}},
+		{name: "the handler chooses one of Azure's", target: "/client/hubs/chat?access_token=good", protocols: reliableJSON + ", " + azureJSON,
+			reply: choosing(azureJSON), want: want{asked: true, protocol: azureJSON}},
+		{name: "the handler chooses one of Azure's that was not offered", target: "/client/hubs/chat?access_token=good", protocols: azureJSON,
+			reply: choosing(reliableJSON), want: want{asked: true, status: "500 The event handler chose", rule: "connect.subprotocol"}},
 		{name: "the handler refuses", target: "/client/hubs/chat?access_token=good", reply: refusing(401), want: want{asked: true, status: "401 "}},
 		{name: "the handler has enough", target: "/client/hubs/chat?access_token=good", reply: refusing(429), want: want{asked: true, status: "429 "}},
 		{name: "the handler redirects", target: "/client/hubs/chat?access_token=good", reply: refusing(302), want: want{asked: true, status: "302 "}},
@@ -267,13 +271,14 @@ func TestNoHandshake(t *testing.T) {
 	}
 }
 
-// TestRecovery is the answer to those who want a connection back: 101, so that
-// they can be told to give up (an HTTP status would make them try again).
-func TestRecovery(t *testing.T) {
+// TestNoRecovery is the answer to those who want a connection back that is not
+// there: 101, so that they can be told to give up (an HTTP status would make them
+// try again).
+func TestNoRecovery(t *testing.T) {
 	g := newGate(t, websocket.Options{})
 	for _, c := range []struct{ target, protocols, want string }{
 		{"/client/hubs/chat?awps_connection_id=x&awps_reconnection_token=y", azureJSON, azureJSON},
-		{"/client/hubs/chat?awps_connection_id=x", "foo, json.reliable.webpubsub.azure.v1", "json.reliable.webpubsub.azure.v1"},
+		{"/client/hubs/chat?awps_connection_id=x", "foo, " + reliableJSON, reliableJSON},
 		{"/client/hubs/chat?AWPS_connection_id=x&access_token=expired", "", ""},
 	} {
 		cl, res := g.dial(t, c.target, c.protocols, nil)
@@ -293,6 +298,9 @@ func TestRecovery(t *testing.T) {
 	defer g.mu.Unlock()
 	if len(g.shown)+len(g.asked)+g.opened+len(g.ended) > 0 {
 		t.Error("a recovery looked like a new connection")
+	}
+	if strings.Join(g.refusals, " ") != "recovery.connection recovery.connection recovery.connection" {
+		t.Errorf("the observer was told of the rules %q", g.refusals)
 	}
 }
 

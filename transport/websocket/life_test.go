@@ -65,56 +65,9 @@ func TestKeepAlive(t *testing.T) {
 	})
 }
 
-// clock is time that a test moves on.
-type clock struct {
-	mu     sync.Mutex
-	now    time.Time
-	timers map[*timer]bool
-}
-
-type timer struct {
-	at time.Time
-	f  func()
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) AfterFunc(d time.Duration, f func()) (stop func() bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	tm := &timer{c.now.Add(d), f}
-	if c.timers == nil {
-		c.timers = make(map[*timer]bool)
-	}
-	c.timers[tm] = true
-	return func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		had := c.timers[tm]
-		delete(c.timers, tm)
-		return had
-	}
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-	for tm := range c.timers {
-		if !tm.at.After(c.now) {
-			delete(c.timers, tm)
-			go tm.f()
-		}
-	}
-}
-
 // TestKeepAliveOverSockets is TestKeepAlive over real sockets, on a clock of its own.
 func TestKeepAliveOverSockets(t *testing.T) {
-	ck := &clock{now: time.Unix(1e9, 0)}
+	ck := transporttest.NewClock()
 	ended := make(chan engine.EndReason, 2)
 	e := echoEngine(t, engine.Options{
 		Clock:    ck,
@@ -125,30 +78,20 @@ func TestKeepAliveOverSockets(t *testing.T) {
 	s := serve(t, e, guests, network{}, websocket.Options{})
 	target := "/client/hubs/h?access_token=" + guests.Invite(engine.Identity{})
 	silent, _ := s.dial(t, target, "", nil)
-	began := ck.Now()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		io.Copy(io.Discard, silent.r)
 	}()
-	// Real time only paces the other: each step leaves the engine time to act.
-	for step := time.NewTicker(time.Millisecond); ; <-step.C {
-		select {
-		case <-done:
-			step.Stop()
-			if r := <-ended; r != engine.EndPingTimeout {
-				t.Errorf("it ended for %q", r)
-			}
-			if took := ck.Now().Sub(began); took < 40*time.Second {
-				t.Errorf("the silent client was cut after %s", took)
-			}
-			return
-		default:
-		}
-		ck.advance(250 * time.Millisecond)
-		if ck.Now().Sub(began) > time.Hour {
-			t.Fatal("the silent client is still there after an hour")
-		}
+	took, ok := ck.Until(done, 250*time.Millisecond, time.Hour)
+	if !ok {
+		t.Fatal("the silent client is still there after an hour")
+	}
+	if r := <-ended; r != engine.EndPingTimeout {
+		t.Errorf("it ended for %q", r)
+	}
+	if took < 40*time.Second {
+		t.Errorf("the silent client was cut after %s", took)
 	}
 }
 

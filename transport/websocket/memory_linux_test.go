@@ -35,7 +35,7 @@ func bare(t testing.TB, c net.Conn) int {
 
 // idle opens n connections that have joined a group and returns what each costs in
 // user memory: heap and stacks, after collection.
-func idle(t testing.TB, n int, portable bool) (bytes, goroutines float64) {
+func idle(t testing.TB, n int, protocol string, portable bool) (bytes, goroutines float64) {
 	e := echoEngine(t, engine.Options{})
 	guests := &transporttest.Guests{}
 	s := serve(t, e, guests, network{portable: portable}, websocket.Options{})
@@ -52,7 +52,7 @@ func idle(t testing.TB, n int, portable bool) (bytes, goroutines float64) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		handshake(t, c, target)
+		handshake(t, c, target, protocol)
 		fds = append(fds, bare(t, c))
 	}
 	open() // what all share is there before
@@ -67,10 +67,11 @@ func idle(t testing.TB, n int, portable bool) (bytes, goroutines float64) {
 	return (after - before) / float64(n), float64(is-was) / float64(n)
 }
 
-// handshake knocks as a JSON client and reads as far as the first message.
-func handshake(t testing.TB, c net.Conn, target string) {
+// handshake knocks as a client of a JSON subprotocol and reads as far as the first
+// message.
+func handshake(t testing.TB, c net.Conn, target, protocol string) {
 	req := "GET " + target + " HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: " + azureJSON + "\r\n\r\n"
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: " + protocol + "\r\n\r\n"
 	if _, err := c.Write([]byte(req)); err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +107,7 @@ func TestIdleMemory(t *testing.T) {
 	}
 	least := math.Inf(1)
 	for range 3 { // the least of three: what else the process does only adds
-		bytes, goroutines := idle(t, n, false)
+		bytes, goroutines := idle(t, n, azureJSON, false)
 		if goroutines > 0.01 {
 			t.Errorf("an idle connection has %.2f goroutines", goroutines)
 		}
@@ -120,14 +121,16 @@ func TestIdleMemory(t *testing.T) {
 
 // BenchmarkIdle reports what an idle, joined connection costs in user memory.
 func BenchmarkIdle(b *testing.B) {
-	for name, portable := range map[string]bool{"path=descriptor": false, "path=portable": true} {
-		b.Run(name, func(b *testing.B) {
-			for b.Loop() {
-				bytes, goroutines := idle(b, 2000, portable)
-				b.ReportMetric(bytes, "B/conn")
-				b.ReportMetric(goroutines, "goroutines/conn")
-			}
-		})
+	for _, protocol := range []string{azureJSON, reliableJSON} {
+		for name, portable := range map[string]bool{"path=descriptor": false, "path=portable": true} {
+			b.Run("protocol="+protocol+"/"+name, func(b *testing.B) {
+				for b.Loop() {
+					bytes, goroutines := idle(b, 2000, protocol, portable)
+					b.ReportMetric(bytes, "B/conn")
+					b.ReportMetric(goroutines, "goroutines/conn")
+				}
+			})
+		}
 	}
 }
 
@@ -239,7 +242,7 @@ func BenchmarkConnect(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		handshake(b, c, target)
+		handshake(b, c, target, azureJSON)
 		c.(*net.TCPConn).SetLinger(0) // no port waits for two minutes
 		c.Close()
 	}

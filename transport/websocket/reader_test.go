@@ -187,6 +187,23 @@ func TestEncoding(t *testing.T) {
 	}
 }
 
+// TestOwnPrefixAllocations is what every delivery to a reliable client costs:
+// nothing but its bytes.
+func TestOwnPrefixAllocations(t *testing.T) {
+	m := &engine.Message{Group: "news", From: "ann", Payload: engine.Payload{Data: bytes.Repeat([]byte("payload "), 64)}}
+	dst := make([]byte, 0, 1024)
+	for _, name := range []string{subprotocol.NameReliableJSON, subprotocol.NameReliableProtobuf} {
+		p, _ := subprotocol.Find(name)
+		for _, deflate := range []bool{false, true} {
+			var e engine.Encoding = encoding{codec: p.Encoder, deflate: deflate}
+			body, _ := e.AppendBody(nil, m)
+			if allocs := testing.AllocsPerRun(100, func() { e.AppendPrefix(dst, m, engine.Own{Seq: 1 << 60}, len(body)) }); allocs > 0 {
+				t.Errorf("%s, compressed %v: %.0f allocations", name, deflate, allocs)
+			}
+		}
+	}
+}
+
 // nothing is a receiver that is content with all.
 type nothing struct{}
 
