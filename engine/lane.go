@@ -99,14 +99,7 @@ const maxLaneBytes = 4 << 20
 
 // size is what r counts for in the bound of its lane.
 func (r *Request) size() int {
-	n := len(r.Payload.Data) + len(r.Group) + messageOverhead
-	for k, v := range r.Metadata {
-		n += len(k) + len(v)
-	}
-	for k, v := range r.State {
-		n += len(k) + len(v)
-	}
-	return n
+	return len(r.Payload.Data) + len(r.Group) + messageOverhead + mapSize(r.Metadata) + mapSize(r.State)
 }
 
 type laneItem struct {

@@ -183,18 +183,25 @@ type GroupState struct {
 
 // size is what m counts for in the bounds of queues.
 func (m *Message) size() int {
-	n := len(m.Payload.Data) + len(m.Group) + len(m.From) + len(m.Text) + messageOverhead
-	for k, v := range m.Metadata {
-		n += len(k) + len(v)
-	}
+	n := len(m.Payload.Data) + len(m.Group) + len(m.From) + len(m.Text) + messageOverhead + mapSize(m.Metadata)
 	for i := range m.States {
-		n += stateOverhead
-		for k, v := range m.States[i].State {
-			n += len(k) + len(v)
-		}
+		n += stateOverhead + mapSize(m.States[i].State)
 	}
 	return n
 }
+
+// mapSize is what a map of strings counts for: tiny keys and values must not hide
+// what it costs to keep them.
+func mapSize(m map[string]string) int {
+	n := 0
+	for k, v := range m {
+		n += len(k) + len(v) + mapOverhead
+	}
+	return n
+}
+
+// mapOverhead is the size of an entry without its bytes, in a map that is not full.
+const mapOverhead = 64
 
 // stateOverhead is the size of a GroupState and its ids.
 const stateOverhead = 128

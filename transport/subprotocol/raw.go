@@ -122,8 +122,8 @@ func (rawEncoder) Frame(m *engine.Message) Frame {
 
 // AppendBody sends payloads alone: a raw client is told nothing else in words.
 func (e rawEncoder) AppendBody(dst []byte, m *engine.Message) ([]byte, bool) {
-	if m.Kind != engine.KindData {
-		return dst, false
+	if m.Kind != engine.KindData || m.Stream != nil && m.Stream.End && len(m.Payload.Data) == 0 {
+		return dst, false // a stream's end has no words here either
 	}
 	if e.Frame(m) == TextFrame {
 		return appendUTF8(dst, m.Payload.Data), true

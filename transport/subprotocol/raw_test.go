@@ -111,6 +111,27 @@ func TestRawDecode(t *testing.T) {
 	})
 }
 
+// A stream's parts are messages like others, and its end is none, unless it says
+// something.
+func TestRawStreams(t *testing.T) {
+	raw, _ := subprotocol.Raw(subprotocol.SendEvent, "", false)
+	for _, c := range []struct {
+		part engine.StreamPart
+		data string
+		sent bool
+	}{
+		{engine.StreamPart{ID: "s", Seq: 1}, "a", true},
+		{engine.StreamPart{ID: "s", Seq: 2}, "", true},
+		{engine.StreamPart{ID: "s", Seq: 3, End: true}, "", false},
+		{engine.StreamPart{ID: "s", Seq: 3, End: true}, "last", true},
+	} {
+		m := &engine.Message{Kind: engine.KindData, Group: "g", Payload: payload(engine.Text, c.data), Stream: &c.part}
+		if got, sent := raw.AppendBody(nil, m); sent != c.sent || sent && string(got) != c.data {
+			t.Errorf("%+v: sent %t as %q", c.part, sent, got)
+		}
+	}
+}
+
 // Encoders of one protocol are equal, so that connections share bytes, and those of two are not.
 func TestEncodersCompare(t *testing.T) {
 	raw, _ := subprotocol.Raw(subprotocol.SendEvent, "", false)
