@@ -19,7 +19,7 @@ func (c *client) watch(g engine.GroupName, id engine.AckID) {
 	c.Do(&engine.Request{Op: engine.OpWatchState, Group: g, AckID: id, HasAck: true}, func(err error) {
 		m := &engine.Message{Kind: engine.KindAck, AckID: id}
 		if err != nil {
-			m.Err = err.(*engine.Error) //nolint:errorlint // it is not wrapped
+			m.Err = err.(*engine.Error)
 		}
 		c.Post(m)
 	})

@@ -128,7 +128,7 @@ func TestRecoveryIsRefused(t *testing.T) {
 	for _, try := range tries {
 		t.Run(try.name, func(t *testing.T) {
 			_, err := try.hub.Recover(t.Context(), &try.r)
-			if e, ok := err.(*engine.Error); !ok || e.Rule != try.rule { //nolint:errorlint // it is not wrapped
+			if e, ok := err.(*engine.Error); !ok || e.Rule != try.rule {
 				t.Errorf("got %v, want the rule %s", err, try.rule)
 			}
 		})
@@ -397,7 +397,7 @@ func TestLastMessageWhileAway(t *testing.T) {
 		for _, c := range []*client{at, soon, end, back} {
 			c.lose()
 		}
-		back = back.recover(&enginetest.Wire{}, enginetest.Lines{})
+		back.recover(&enginetest.Wire{}, enginetest.Lines{})
 		synctest.Wait()
 		bo.expect("text @g at once")
 		time.Sleep(6 * time.Second) // virtual
