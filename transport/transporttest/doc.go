@@ -5,6 +5,6 @@
 // ([Clock]).
 //
 // A door proves itself by implementing [Client] and handing Run a way to open it.
-// The script waits on what happens, never on the system's clock, so it runs as well in a
-// [testing/synctest] bubble over pipes as over real sockets.
+// The script waits on what happens, never on the system's clock, so it runs as well
+// in a [testing/synctest] bubble over pipes as over real sockets.
 package transporttest

@@ -9,7 +9,7 @@ import (
 	"github.com/fanfare/fanfare/transport"
 )
 
-// from is the message that hi publishes in group g as bo.
+// from is a message that bo has published to group g.
 const from = `{"type":"message","from":"group","group":"g","fromUserId":"bo","dataType":"text","data":"%s"}`
 
 // tells publishes each of texts to group g.

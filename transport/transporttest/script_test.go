@@ -186,7 +186,7 @@ func admit(ctx context.Context, e *engine.Engine, auth transport.Authenticator, 
 	if r.Knock.Recover != "" {
 		recovery, err := hub.Recover(ctx, &engine.RecoverRequest{ConnID: r.Knock.Recover, Token: r.Knock.ReconnectionToken})
 		if err != nil {
-			return notRecovered, nil
+			return notRecovered, nil //nolint:nilerr // the client is told, in this way
 		}
 		return open(recovery.Subprotocol(), func(s *transport.Session, w netwire.Wire, o *transport.SessionOptions) error {
 			return s.Recover(recovery, w, o)

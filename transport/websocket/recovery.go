@@ -84,7 +84,7 @@ func (k *knock) refuseRecovery(why error, offered []string) error {
 	crowded := h.leaving.Add(1) > int64(h.o.UnauthenticatedConnections)
 	c, rest, err := k.accept(firstKnown(offered), "")
 	if err != nil {
-		return nil //nolint:nilerr // accept has told the log, and there is nobody left to answer
+		return nil // accept has told the log, and there is nobody left to answer
 	}
 	k.note(http.StatusSwitchingProtocols, why)
 	c.SetDeadline(time.Now().Add(h.limits.CloseTimeout))
