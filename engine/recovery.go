@@ -245,6 +245,20 @@ func (c *Conn) detached(wire WireID, code CloseCode) bool {
 	return true
 }
 
+// EndOn is [Conn.End] because of what came by one of the connection's wires; if
+// another one has taken its place, it does nothing.
+func (c *Conn) EndOn(wire WireID, reason EndReason, code CloseCode, text, closeText string) {
+	if d := c.durable; d != nil {
+		c.mu.Lock()
+		current := wire == d.newest
+		c.mu.Unlock()
+		if !current {
+			return
+		}
+	}
+	c.End(reason, code, text, closeText)
+}
+
 // AckUpTo tells that the far end has every numbered delivery up to seq, which
 // need not be kept any longer. A number above the last one is as good as that.
 func (c *Conn) AckUpTo(seq SequenceID) {

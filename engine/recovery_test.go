@@ -271,6 +271,7 @@ func TestNewestWireWins(t *testing.T) {
 	c.awaitClosed()
 	c.Gone(engine.FirstWire, engine.CloseNormal, "")
 	c.Gone(engine.FirstWire, engine.CloseAbnormal, "")
+	c.EndOn(engine.FirstWire, engine.EndProtocol, engine.CloseInvalidData, "", "")
 	must(t, h.SendToGroup(t.Context(), "g", text("2"), nil))
 	newer.expect("#1! text @g 1", "#2 text @g 2")
 	newer.Gone(newer.WireID(), engine.CloseNormal, "")

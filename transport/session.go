@@ -231,10 +231,10 @@ func (s *Session) rawDone(err error) {
 	c := s.conn
 	if engine.CodeOf(err) == engine.CodeForbidden {
 		s.log.Info("closed a raw client for want of a permission", "connection", c.ID(), "hub", c.Hub().Name(), "error", err)
-		c.End(engine.EndProtocol, engine.ClosePolicy, "", "No permission to send to the group.")
+		c.EndOn(s.id, engine.EndProtocol, engine.ClosePolicy, "", "No permission to send to the group.")
 		return
 	}
-	c.End(engine.EndEvent, engine.CloseInternalError, "", ReasonInternal)
+	c.EndOn(s.id, engine.EndEvent, engine.CloseInternalError, "", ReasonInternal)
 }
 
 // engineError returns err as the engine's own type; nil for nil.
@@ -259,7 +259,7 @@ func (s *Session) Refuse(code engine.CloseCode, reason, detail string) {
 	c := s.conn
 	s.log.Info("closed a client that broke its protocol", "connection", c.ID(), "hub", c.Hub().Name(),
 		"code", int(code), "reason", reason, "detail", detail)
-	c.End(engine.EndProtocol, code, "", reason)
+	c.EndOn(s.id, engine.EndProtocol, code, "", reason)
 }
 
 func (s *Session) refuse(err error) {
