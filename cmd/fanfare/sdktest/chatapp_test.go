@@ -1,12 +1,9 @@
 package sdktest
 
 import (
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"testing"
 )
 
@@ -62,85 +59,4 @@ func testChatApp(t *testing.T, server func(t *testing.T) *exec.Cmd) {
 			t.Error(err)
 		}
 	}
-}
-
-// relay is a TCP address that is known before what it leads to.
-type relay struct {
-	listener net.Listener
-	target   chan string // holds the target once it is known
-
-	mu    sync.Mutex
-	conns map[net.Conn]bool // guarded by mu; nil once the relay has ended
-	wg    sync.WaitGroup
-}
-
-// newRelay listens until the test ends.
-func newRelay(t *testing.T) *relay {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &relay{listener: l, target: make(chan string, 1), conns: map[net.Conn]bool{}}
-	r.wg.Go(r.accept)
-	t.Cleanup(func() {
-		_ = l.Close()
-		r.mu.Lock()
-		for c := range r.conns {
-			_ = c.Close()
-		}
-		r.conns = nil
-		r.mu.Unlock()
-		r.wg.Wait()
-	})
-	return r
-}
-
-func (r *relay) addr() string { return r.listener.Addr().String() }
-
-// forwardTo says where connections lead. It is called once.
-func (r *relay) forwardTo(addr string) { r.target <- addr }
-
-// accept ends when the listener is closed.
-func (r *relay) accept() {
-	var target string
-	for {
-		in, err := r.listener.Accept()
-		if err != nil {
-			return
-		}
-		if target == "" {
-			select {
-			case target = <-r.target:
-			default: // too early: there is nobody to answer
-				_ = in.Close()
-				continue
-			}
-		}
-		out, err := net.Dial("tcp", target)
-		if err != nil {
-			_ = in.Close()
-			continue
-		}
-		r.pass(in, out)
-		r.pass(out, in)
-	}
-}
-
-// pass copies one way until either end closes, and then closes both.
-func (r *relay) pass(from, to net.Conn) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.conns == nil {
-		_ = from.Close()
-		return
-	}
-	r.conns[from] = true
-	r.wg.Go(func() {
-		_, _ = io.Copy(to, from)
-		_, _ = from.Close(), to.Close()
-		r.mu.Lock()
-		delete(r.conns, from)
-		r.mu.Unlock()
-	})
 }
