@@ -62,7 +62,6 @@ func testReliable(t *testing.T, s scheme, client *exec.Cmd, inOrder bool) {
 	through.Endpoint = string(s) + "://" + lossy.addr()
 	client.Env = append(append(os.Environ(), client.Env...), through.env()...)
 	p := start(t, client)
-	p.inOrder = true
 	r := &receiver{lines: p.lines, inOrder: inOrder, seen: make([]bool, *messages+1)}
 	r.begin(t)
 
@@ -87,6 +86,7 @@ func testReliable(t *testing.T, s scheme, client *exec.Cmd, inOrder bool) {
 		send(fmt.Sprint(i))
 	}
 	r.waitAll(t)
+	p.inOrder = true // from here on it has to end well
 	send("bye")
 	r.end(t)
 	made, lost := lossy.counts()

@@ -4,23 +4,10 @@
 const assert = require('node:assert/strict');
 const { createHmac } = require('node:crypto');
 const { test } = require('node:test');
-const { bytes, client, json, key, only, raw, refused, secondaryKey, service, text, binary } = require('./fanfare');
+const { bytes, client, json, key, only, raw, refused, secondaryKey, seen, service, text, binary } = require('./fanfare');
 
 const hub = 'events'; // the hub whose events go to handler.js
 const rest = service(hub);
-
-// seen returns the events of a connection once there are count of the kinds asked for.
-async function seen(connectionId, count, kinds = ['connect', 'connected', 'disconnected', 'user']) {
-  let list = [];
-  for (let n = count; ; n = list.length + 1) {
-    const before = list.length;
-    const url = `${process.env.FANFARE_HANDLER}/seen?connectionId=${connectionId}&count=${n}`;
-    list = await (await fetch(url)).json();
-    const found = list.filter((e) => kinds.includes(e.event));
-    if (found.length >= count) return found;
-    assert.notEqual(list.length, before, `the handler saw only ${JSON.stringify(found)}, want ${count} of ${kinds}`);
-  }
-}
 
 test('connect, connected, an event and disconnected carry what they should', async (t) => {
   const ann = await client(t, hub, { userId: 'ann', roles: ['webpubsub.joinLeaveGroup'] }, '&tag=a&tag=b&x=1%202');

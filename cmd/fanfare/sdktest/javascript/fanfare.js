@@ -4,8 +4,9 @@
 
 const assert = require('node:assert/strict');
 const { once } = require('node:events');
+const net = require('node:net');
 const { WebPubSubServiceClient } = require('@azure/web-pubsub');
-const { WebPubSubClient, WebPubSubJsonProtocol } = require('@azure/web-pubsub-client');
+const { WebPubSubClient, WebPubSubJsonProtocol, WebPubSubJsonReliableProtocol } = require('@azure/web-pubsub-client');
 const WebSocket = require('ws');
 
 const { FANFARE_CONNECTION_STRING: connectionString, FANFARE_ENDPOINT: endpoint, FANFARE_KEY: key, FANFARE_SECONDARY_KEY: secondaryKey } = process.env;
@@ -13,7 +14,7 @@ const { FANFARE_CONNECTION_STRING: connectionString, FANFARE_ENDPOINT: endpoint,
 // The SDK refuses plain HTTP unless it is told that this is meant.
 const options = { allowInsecureConnection: endpoint.startsWith('http:') };
 
-const service = (hub) => new WebPubSubServiceClient(connectionString, hub, options);
+const service = (hub, string = connectionString) => new WebPubSubServiceClient(string, hub, options);
 
 // Inbox keeps what arrived, in order, until somebody asks for it.
 class Inbox {
@@ -46,6 +47,9 @@ class Inbox {
   }
 }
 
+const plain = WebPubSubJsonProtocol();
+const reliable = WebPubSubJsonReliableProtocol();
+
 // plainData makes binary payloads comparable: the SDK hands out ArrayBuffers.
 const plainData = (data) => (data instanceof ArrayBuffer || Buffer.isBuffer(data) ? [...new Uint8Array(data)] : data);
 
@@ -56,11 +60,12 @@ function summary({ message }) {
 }
 
 // client opens an SDK client of a hub. token are options of getClientAccessToken;
-// query is added to the URL, where the connect handler sees it.
-async function client(t, hub, token = {}, query = '') {
-  const { url } = await service(hub).getClientAccessToken(token);
+// query is added to the URL, where the connect handler sees it. Without a wish the
+// client speaks the plain protocol, which hides no lost connection.
+async function client(t, hub, token = {}, query = '', { protocol = plain, through = connectionString } = {}) {
+  const { url } = await service(hub, through).getClientAccessToken(token);
   const c = new WebPubSubClient(url + query, {
-    protocol: WebPubSubJsonProtocol(),
+    protocol,
     autoReconnect: false,
     messageRetryOptions: { maxRetries: 0 }, // a refusal is shown at once, not after three more tries
   });
@@ -75,6 +80,30 @@ async function client(t, hub, token = {}, query = '') {
   const { connectionId, userId } = await connected;
   assert.ok(connectionId, 'the connected message names the connection');
   return Object.assign(c, { connectionId, userId });
+}
+
+// lossy is a way to the node on which connections get lost: cut ends all of them.
+async function lossy(t) {
+  const { host, hostname, port } = new URL(endpoint);
+  const open = new Set();
+  const server = net.createServer((near) => {
+    const far = net.connect(port, hostname);
+    open.add(near);
+    for (const [from, to] of [[near, far], [far, near]]) {
+      from.on('error', () => {}); // its close follows
+      from.on('close', () => to.destroy());
+      from.pipe(to);
+    }
+    near.on('close', () => open.delete(near));
+  });
+  const cut = () => open.forEach((socket) => socket.resetAndDestroy());
+  t.after(() => {
+    server.close();
+    cut();
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return { cut, connectionString: connectionString.replace(host, `127.0.0.1:${server.address().port}`) };
 }
 
 // opened opens a plain WebSocket, as a browser would.
@@ -104,6 +133,20 @@ async function gathered(hub, group, count) {
     for await (const _ of await service(hub).group(group).listConnections()) n++;
     if (n === count) return;
     assert.ok(Date.now() < end, `waited 10 s for ${count} members of ${group}, there are ${n}`);
+  }
+}
+
+// seen returns what handler.js saw of a connection once there are count events of
+// the kinds asked for.
+async function seen(connectionId, count, kinds = ['connect', 'connected', 'disconnected', 'user']) {
+  let list = [];
+  for (let n = count; ; n = list.length + 1) {
+    const before = list.length;
+    const url = `${process.env.FANFARE_HANDLER}/seen?connectionId=${connectionId}&count=${n}`;
+    list = await (await fetch(url)).json();
+    const found = list.filter((e) => kinds.includes(e.event));
+    if (found.length >= count) return found;
+    assert.notEqual(list.length, before, `the handler saw only ${JSON.stringify(found)}, want ${count} of ${kinds}`);
   }
 }
 
@@ -146,4 +189,4 @@ const binary = (data, from = 'server') => [from, 'binary', data];
 const asText = { contentType: 'text/plain' };
 const bytes = (...b) => new Uint8Array(b).buffer;
 
-module.exports = { Inbox, asText, binary, bytes, client, connectionString, endpoint, gathered, json, key, only, opened, options, raw, refused, secondaryKey, service, text };
+module.exports = { Inbox, asText, binary, bytes, client, connectionString, endpoint, gathered, json, key, lossy, only, opened, options, plain, raw, refused, reliable, secondaryKey, seen, service, text };

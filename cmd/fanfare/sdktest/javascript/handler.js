@@ -57,6 +57,11 @@ const events = new WebPubSubEventHandler('events', {
         res.setState('count', -1); // what a refusal leaves behind must not count
         res.fail(400, 'no');
         break;
+      case 'crash':
+        res.fail(500, 'broken');
+        break;
+      case 'hang': // is never answered
+        break;
       default:
         res.success();
     }
@@ -80,10 +85,13 @@ app.get('/seen', (req, res) => {
   waiting.add(look);
   look();
 });
-app.use('/eventhandler', (req, _, next) => {
+app.use('/eventhandler', (req, res, next) => {
   // The CloudEvents headers as they came, beside what the middleware makes of them.
   const id = req.headers['ce-connectionid'];
-  if (id) saw({ connectionId: id }, { event: 'headers', method: req.method, headers: req.headers });
+  if (id) {
+    saw({ connectionId: id }, { event: 'headers', method: req.method, headers: req.headers });
+    res.on('close', () => res.writableEnded || saw({ connectionId: id }, { event: 'cancelled', name: req.headers['ce-eventname'] }));
+  }
   next();
 });
 app.use(events.getMiddleware());
