@@ -36,7 +36,7 @@ func TestReliableJavaScript(t *testing.T) {
 	bothSchemes(t, func(t *testing.T, s scheme) {
 		cmd := exec.Command(nodejs, filepath.Join("javascript", "reliable.js"))
 		cmd.Env = []string{"NODE_PATH=" + modules}
-		testReliable(t, s, cmd, true)
+		testReliable(t, s, cmd, ordeal{*kills, *messages, true})
 	})
 }
 
@@ -46,15 +46,22 @@ func TestReliableJavaScript(t *testing.T) {
 func TestReliablePython(t *testing.T) {
 	python := pythonWith(t, "python")
 	bothSchemes(t, func(t *testing.T, s scheme) {
-		testReliable(t, s, exec.Command(python, "-B", filepath.Join("python", "reliable.py")), false)
+		testReliable(t, s, exec.Command(python, "-B", filepath.Join("python", "reliable.py")), ordeal{*kills, *messages, false})
 	})
+}
+
+// ordeal is what a client goes through.
+type ordeal struct {
+	kills    int  // how often its connection is lost
+	messages int  // how many it is sent meanwhile
+	inOrder  bool // it hands them out in order, rather than on a thread for each
 }
 
 // testReliable sends numbered messages to a group whose one member is client,
 // while its connection is lost at random moments, in the middle of a frame or
 // not, and checks that the client gets each exactly once and in order, on one
 // logical connection.
-func testReliable(t *testing.T, s scheme, client *exec.Cmd, inOrder bool) {
+func testReliable(t *testing.T, s scheme, client *exec.Cmd, o ordeal) {
 	n := startNode(t, s, nil)
 	lossy := newRelay(t)
 	lossy.forwardTo(strings.TrimPrefix(n.Endpoint, string(s)+"://"))
@@ -62,20 +69,20 @@ func testReliable(t *testing.T, s scheme, client *exec.Cmd, inOrder bool) {
 	through.Endpoint = string(s) + "://" + lossy.addr()
 	client.Env = append(append(os.Environ(), client.Env...), through.env()...)
 	p := start(t, client)
-	r := &receiver{lines: p.lines, inOrder: inOrder, seen: make([]bool, *messages+1)}
+	r := &receiver{lines: p.lines, inOrder: o.inOrder, seen: make([]bool, o.messages+1)}
 	r.begin(t)
 
 	rng := rand.New(rand.NewPCG(1, 2))
 	// The first message comes before any cut: the client has its reconnection token by then.
 	cuts := map[int]bool{}
-	for _, i := range rng.Perm(*messages - 1)[:*kills] {
+	for _, i := range rng.Perm(o.messages - 1)[:o.kills] {
 		cuts[i+2] = true
 	}
 	send := n.groupSender(t, "reliable", "room")
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	began, last := time.Now(), 1
-	for i := 1; i <= *messages; i++ {
+	for i := 1; i <= o.messages; i++ {
 		<-tick.C
 		if cuts[i] {
 			// What was sent at the last cut can only have come over a later connection.
@@ -91,8 +98,8 @@ func testReliable(t *testing.T, s scheme, client *exec.Cmd, inOrder bool) {
 	r.end(t)
 	made, lost := lossy.counts()
 	t.Logf("%d messages over %d connections, %d of them lost, in %.1f s", r.count, made, lost, time.Since(began).Seconds())
-	if lost != *kills || made <= lost {
-		t.Errorf("%d connections, %d of them lost; want %d lost and one more at least", made, lost, *kills)
+	if lost != o.kills || made <= lost {
+		t.Errorf("%d connections, %d of them lost; want %d lost and one more at least", made, lost, o.kills)
 	}
 }
 
