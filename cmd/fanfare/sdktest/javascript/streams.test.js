@@ -4,7 +4,7 @@
 
 const assert = require('node:assert/strict');
 const { test } = require('node:test');
-const { Inbox, bytes, client, lossy, plain, reliable } = require('./fanfare');
+const { Inbox, bytes, client, lossy, plain, reliable, service } = require('./fanfare');
 
 const anything = ['webpubsub.joinLeaveGroup', 'webpubsub.sendToGroup'];
 const talker = { userId: 'ann', roles: anything };
@@ -64,13 +64,13 @@ for (const protocol of [plain, reliable]) {
     const [own, others] = [streamsTo(ann), streamsTo(bo)];
     const loud = await ann.openGroupStream('room', { streamId: 'loud' });
     const quiet = await ann.openGroupStream('room', { streamId: 'quiet', noEcho: true });
-    for (let n = 0; n < 20; n++) {
+    for (let n = 1; n <= 20; n++) {
       await quiet.write(n, 'json');
       await loud.write(-n, 'json');
     }
     await quiet.end();
     await loud.end();
-    const numbers = (sign) => Array.from({ length: 20 }, (_, n) => ['json', sign * n]);
+    const numbers = (sign) => Array.from({ length: 20 }, (_, n) => ['json', sign * (n + 1)]);
     const want = { group: 'room', id: 'loud', parts: numbers(-1), error: undefined };
     assert.deepEqual(await others.take(2), [{ group: 'room', id: 'quiet', parts: numbers(1), error: undefined }, want]);
     assert.deepEqual(await own.next(), want);
@@ -89,9 +89,10 @@ for (const protocol of [plain, reliable]) {
     await assert.rejects(out.write('b', 'text'), /completed/);
   });
 
-  test(`a stream whose publisher falls silent, and one whose publisher leaves, over ${protocol.name}`, async (t) => {
-    const ann = await client(t, 'lonelystreams', talker, '', over);
-    const bo = await client(t, 'lonelystreams', { groups: ['room'] }, '', over);
+  test(`a stream whose publisher falls silent, and one whose publisher is closed, over ${protocol.name}`, async (t) => {
+    const hub = 'lonelystreams';
+    const ann = await client(t, hub, talker, '', over);
+    const bo = await client(t, hub, { groups: ['room'] }, '', over);
     const streams = streamsTo(bo);
     const silent = await ann.openGroupStream('room', { streamId: 'silent', idleTimeoutInMs: 300 });
     const told = new Inbox();
@@ -104,7 +105,7 @@ for (const protocol of [plain, reliable]) {
     const left = await ann.openGroupStream('room', { streamId: 'left' });
     await left.write('a', 'text');
     await ann.joinGroup('elsewhere'); // once this is answered, the part was taken
-    ann.stop();
+    await service(hub).closeConnection(ann.connectionId);
     const second = await streams.next();
     assert.deepEqual([second.id, second.parts, second.error?.name], ['left', [['text', 'a']], 'Cancelled']);
   });

@@ -3,12 +3,22 @@ what it is handed until it is told "bye". Only "connected", "joined", messages a
 "stopped" are what a client sees that loses nothing."""
 
 import queue
+import threading
 
+import websocket
 from azure.messaging.webpubsubclient import WebPubSubClient
-from azure.messaging.webpubsubclient.models import CallbackType
+from azure.messaging.webpubsubclient.models import CallbackType, SendMessageError
 
 from fanfare import service, take
 
+
+def lost(args):
+    """The SDK's thread that acknowledges dies of a lost connection; the next one gets another."""
+    if not issubclass(args.exc_type, (OSError, SendMessageError, websocket.WebSocketException)):
+        lines.put(f"thread: {args.exc_value!r}")
+
+
+threading.excepthook = lost
 connected, lines = queue.Queue(), queue.Queue()
 
 
