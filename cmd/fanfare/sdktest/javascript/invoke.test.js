@@ -65,13 +65,14 @@ for (const protocol of [plain, reliable]) {
     // Waits its turn behind the one that hangs, and is never asked.
     const waiting = new AbortController();
     const waited = ann.invokeEvent('echo', 'too late', 'text', { abortSignal: waiting.signal });
+    await ann.sendEvent('note', 'behind it', 'text', { fireAndForget: true }); // both have been sent
     waiting.abort();
     await assert.rejects(waited, cancelled);
     hanging.abort();
     await assert.rejects(hung, cancelled);
     assert.equal((await seen(ann.connectionId, 1, ['cancelled']))[0].name, 'hang');
     assert.equal((await ann.invokeEvent('echo', 'next', 'text')).data, 'next');
-    const events = await seen(ann.connectionId, 2, ['user']);
-    assert.deepEqual(events.map((e) => [e.context.eventName, e.data]), [['hang', 'x'], ['echo', 'next']]);
+    const events = await seen(ann.connectionId, 3, ['user']);
+    assert.deepEqual(events.map((e) => [e.context.eventName, e.data]), [['hang', 'x'], ['note', 'behind it'], ['echo', 'next']]);
   });
 }
