@@ -103,9 +103,9 @@ type OpenOptions struct {
 	// it ([Conn.AckUpTo], [Conn.AckOne]), within the outbound bounds.
 	Numbered bool
 	// Recovery is how long a logical connection outlives a wire that was lost, or
-	// closed with another code than CloseNormal, for [Hub.Recover]; 0 for not at
-	// all. It needs Numbered. Meanwhile every verb sees it, and what is sent to it
-	// is kept, within the outbound bounds.
+	// closed with another code than CloseNormal or CloseNoStatus, for
+	// [Hub.Recover]; 0 for not at all. It needs Numbered. Meanwhile every verb sees
+	// it, and what is sent to it is kept, within the outbound bounds.
 	Recovery time.Duration
 	// Session is opaque, for the door: what its protocol remembers of a logical
 	// connection beyond one wire. [Recovery.Session] returns it.

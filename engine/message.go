@@ -219,6 +219,9 @@ const (
 	CloseGoingAway     CloseCode = 1001
 	CloseProtocolError CloseCode = 1002
 	CloseUnsupported   CloseCode = 1003
+	// CloseNoStatus stands for a goodbye without a code, which is CloseNormal said
+	// shortly: a browser's close() and the official JavaScript client end so.
+	CloseNoStatus CloseCode = 1005
 	// CloseAbnormal is never sent: the wire was cut, by either side.
 	CloseAbnormal      CloseCode = 1006
 	CloseInvalidData   CloseCode = 1007

@@ -238,7 +238,7 @@ func (c *Conn) detached(wire WireID, code CloseCode) bool {
 	if wire != d.newest {
 		return true
 	}
-	if code == CloseNormal || c.isOver || !c.entered || d.recovery.Load() == 0 {
+	if code == CloseNormal || code == CloseNoStatus || c.isOver || !c.entered || d.recovery.Load() == 0 {
 		return false
 	}
 	c.shard.post(entry{op: opWireGone, conn: c, wire: wire, polite: code != CloseAbnormal, closing: &closing{code: code}})

@@ -184,6 +184,13 @@ func TestRecoveryWindow(t *testing.T) {
 		if !there(away) {
 			t.Error("the wait for a wire went on beside the wire")
 		}
+		// A goodbye without any code is an end, as one with 1000 is.
+		gone := durable(t, h, open{})
+		gone.Gone(engine.FirstWire, engine.CloseNoStatus, "")
+		gone.awaitClosed()
+		if got := gone.lines(1); got[0] != "close 1005" || there(gone) {
+			t.Errorf("it got %q, and is there: %t", got, there(gone))
+		}
 		// A connection that a server closes while it has no wire is gone at once.
 		away.lose()
 		must(t, h.CloseConn(t.Context(), away.ID(), ""))
