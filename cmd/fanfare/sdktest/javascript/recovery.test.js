@@ -33,3 +33,10 @@ test('groups, grants, ack ids and the handler’s state outlive a connection, an
   const events = await seen(ann.connectionId, 5);
   assert.deepEqual(events.map((e) => e.event).sort(), ['connect', 'connected', 'disconnected', 'user', 'user']);
 });
+
+test('a client that stops is gone at once, though it could be recovered', async (t) => {
+  const ann = await client(t, hub, { userId: 'stopper' }, '', { protocol: reliable });
+  ann.stop(); // closes without a status
+  await seen(ann.connectionId, 1, ['disconnected']);
+  assert.equal(await rest.connectionExists(ann.connectionId), false);
+});
