@@ -62,6 +62,9 @@ type ordeal struct {
 // not, and checks that the client gets each exactly once and in order, on one
 // logical connection.
 func testReliable(t *testing.T, s scheme, client *exec.Cmd, o ordeal) {
+	if o.kills >= o.messages {
+		t.Fatalf("%d kills need more than %d messages", o.kills, o.messages)
+	}
 	n := startNode(t, s, nil)
 	lossy := newRelay(t)
 	lossy.forwardTo(strings.TrimPrefix(n.Endpoint, string(s)+"://"))
@@ -91,6 +94,7 @@ func testReliable(t *testing.T, s scheme, client *exec.Cmd, o ordeal) {
 			last = i
 		}
 		send(fmt.Sprint(i))
+		r.judgeAll(t)
 	}
 	r.waitAll(t)
 	p.inOrder = true // from here on it has to end well
@@ -179,6 +183,14 @@ func (r *receiver) wait(t *testing.T, n int) {
 func (r *receiver) waitAll(t *testing.T) {
 	t.Helper()
 	for r.count < len(r.seen)-1 {
+		r.judge(t, r.line(t))
+	}
+}
+
+// judgeAll judges what has been printed by now.
+func (r *receiver) judgeAll(t *testing.T) {
+	t.Helper()
+	for len(r.lines) > 0 {
 		r.judge(t, r.line(t))
 	}
 }
