@@ -160,7 +160,6 @@ type receiver struct {
 	inOrder bool   // lines must be in the order of the sequence ids
 	seen    []bool // by sequence id
 	count   int
-	joined  bool
 }
 
 func (r *receiver) begin(t *testing.T) {
