@@ -49,12 +49,14 @@ func certSum(certs []*x509.Certificate) *[sha256.Size]byte {
 const secretBytes = 16
 
 // mint makes the connection's reconnection token, of which only a hash is kept:
-// the secret, and a hint at the node that has the connection.
+// the secret, and a hint at the node that has the connection. It is made of
+// characters that need no escaping in a URL, since there are clients that do none.
 func (d *durable) mint(node NodeID) string {
 	var b [secretBytes]byte
 	rand.Read(b[:])
 	d.secret = sha256.Sum256(b[:])
-	return base64.RawURLEncoding.EncodeToString(b[:]) + "." + string(node)
+	return base64.RawURLEncoding.EncodeToString(b[:]) + "." +
+		base64.RawURLEncoding.EncodeToString([]byte(node))
 }
 
 // proves reports whether token is the connection's.
