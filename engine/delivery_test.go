@@ -318,6 +318,9 @@ func TestNoByteReachesAStranger(t *testing.T) {
 					t.Error(err)
 					return
 				}
+				if i%10 == 0 { // some stay until they got something
+					<-s.wrote
+				}
 				switch i % 3 {
 				case 0:
 					c.Abort(engine.EndLost, "cut")
@@ -353,6 +356,8 @@ type descriptors struct {
 type descriptor struct {
 	table *descriptors
 	fd    int
+	first sync.Once
+	wrote chan struct{} // closed at the first message
 	done  chan struct{}
 }
 
@@ -365,7 +370,7 @@ func (d *descriptors) open(owner string) *descriptor {
 		d.owner = append(d.owner, "")
 	}
 	d.owner[fd] = owner
-	return &descriptor{d, fd, make(chan struct{})}
+	return &descriptor{table: d, fd: fd, wrote: make(chan struct{}), done: make(chan struct{})}
 }
 
 func (d *descriptors) strangers() []string {
@@ -388,6 +393,7 @@ func (s *descriptor) Offer(b *engine.Batch, spans []engine.Span) (n, part int, e
 		for _, line := range lines {
 			if strings.HasPrefix(line, "text ") {
 				s.table.n++
+				s.first.Do(func() { close(s.wrote) })
 				if owner := s.table.owner[s.fd]; !strings.HasSuffix(line, " "+owner) && len(s.table.bad) < 10 {
 					s.table.bad = append(s.table.bad, fmt.Sprintf("descriptor %d of %q got %q", s.fd, owner, line))
 				}

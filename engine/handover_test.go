@@ -81,6 +81,8 @@ func TestHandOver(t *testing.T) {
 	if got := calls[2]; got != "disconnected 2 ann Application server closed the connection." {
 		t.Errorf("the first event of the second engine is %q", got)
 	}
+	_, err = handlers[0].Await(ctx, 2)
+	must(t, err)
 	if calls := handlers[0].Calls(); len(calls) != 2 {
 		t.Errorf("the first engine raised %q", calls)
 	}

@@ -59,6 +59,8 @@ func TestRecoveryKeepsTheConnection(t *testing.T) {
 		return <-done
 	}
 	must(t, do(engine.OpJoin, "joined", 7))
+	_, err := handler.Await(t.Context(), 2)
+	must(t, err)
 	c.lose()
 	c.awaitClosed()
 	must(t, h.AddToGroup(t.Context(), "away", c.ID()))
