@@ -5,11 +5,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"testing"
 	"time"
 
 	"github.com/gobwas/ws"
+
+	"github.com/fanfare/fanfare/engine"
 )
 
 // deaf is a connection that swallows what is written.
@@ -35,10 +38,10 @@ func FuzzServerBytes(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		const limit = 1 << 12
 		w := &wire{
-			conn: deaf{}, br: bufio.NewReader(bytes.NewReader(b)), limit: limit, start: time.Now(),
-			over: make(chan struct{}), turn: make(chan struct{}, 1), acks: map[uint64]*pending{},
+			link: deaf{}, br: bufio.NewReader(bytes.NewReader(b)), limit: limit, start: time.Now(),
+			over: make(chan struct{}), turn: make(chan struct{}, 1), conn: newConn("", true),
 		}
-		c := &Client{opts: &Options{}, json: true, events: make(chan Event, len(b)+1), groups: map[string]struct{}{}}
+		c := &Client{opts: &Options{}, protocol: protocols[ReliableJSON], events: make(chan Event, len(b)+1)}
 		c.ctx, c.cancel = context.WithCancel(context.Background())
 		defer c.cancel()
 		if err := c.read(w); err == nil {
@@ -50,25 +53,47 @@ func FuzzServerBytes(f *testing.F) {
 	})
 }
 
-// What decodes has a payload or an error, and JSON data stays as it was spelled.
+// Whatever a server says, it is read or refused; what has a payload has a whole one,
+// and JSON data stays as it was spelled.
 func FuzzDecodeFrame(f *testing.F) {
 	for _, s := range []string{
 		`{"type":"ack","ackId":18446744073709551615,"success":true}`,
-		`{"type":"message","dataType":"json","data":{"n":1.0}}`,
+		`{"type":"message","dataType":"json","data":{"n":1.0},"sequenceId":18446744073709551615}`,
 		`{"type":"message","dataType":"text","data":"é"}`,
 		`{"type":"message","dataType":"protobuf","data":"AA=="}`,
-		`{"type":"system","event":"connected","userId":null,"connectionId":"c"}`,
+		`{"type":"system","event":"connected","userId":null,"connectionId":"c","reconnectionToken":"t"}`,
+		`{"type":"message","group":"g","dataType":"text","data":"","stream":{"streamId":"s","streamSequenceId":2,"endOfStream":true,"error":{"name":"UserError","userErrorCode":"E"}}}`,
+		`{"type":"streamNack","streamId":"s","expectedSequenceId":2,"name":"InvalidSequenceId","message":"m"}`,
+		`{"type":"streamClosed","streamId":"s","error":{"name":"IdleTimeout","message":"m"}}`,
+		`{"type":"invokeResponse","invocationId":"1","success":true,"dataType":"json","data":3}`,
+		`{"type":"invokeResponse","invocationId":"1","success":false,"error":{"name":"InternalServerError","message":"m"}}`,
+		`{"type":"groupStateSnapshot","group":"g","items":[{"connectionId":"c","state":{"k":"v"},"updatedAt":1}],"sequenceId":1}`,
+		`{"type":"groupStateUpdate","group":"g","items":[{"connectionId":"c","userId":"u","updatedAt":-1}]}`,
 	} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := decodeFrame(b)
+		m, err := jsonCodec{}.decode(b)
 		if err != nil {
 			return
 		}
-		p, err := m.payload()
-		if err == nil && m.DataType == "json" && len(p.Data) > 0 && (!json.Valid(p.Data) || !bytes.Contains(b, p.Data)) {
+		if (m.event != nil) != (m.word == wordMessage || m.word == wordState) {
+			t.Errorf("word %d with event %+v", m.word, m.event)
+		}
+		p := m.data
+		if e, ok := m.event.(Message); ok {
+			p = e.Payload
+		}
+		if p.Type == engine.JSON && (!json.Valid(p.Data) || !bytes.Contains(b, p.Data)) {
 			t.Errorf("data %q of %q", p.Data, b)
+		}
+		// Nothing in it may be the caller's memory.
+		before := fmt.Sprintf("%+v", m)
+		for i := range b {
+			b[i] = 'x'
+		}
+		if after := fmt.Sprintf("%+v", m); before != after {
+			t.Errorf("the frame changed with its source: %s, %s", before, after)
 		}
 	})
 }
