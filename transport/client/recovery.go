@@ -20,14 +20,19 @@ func (c *Client) recover(k *conn, lost error) (*wire, error) {
 	if !k.reliable || k.secret() == "" || c.opts.RecoveryWindow < 0 || c.ctx.Err() != nil || terminal(lost) {
 		return nil, lost
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, c.opts.RecoveryWindow)
+	deadline := time.Now().Add(c.opts.RecoveryWindow)
+	ctx, cancel := context.WithDeadline(c.ctx, deadline)
 	defer cancel()
-	err := error(nil)
+	err := errors.New("client: the wires are lost too fast")
 	for {
 		// The first attempt is made at once, unless the wire that was lost came of
 		// an attempt itself.
-		if wait := time.Until(k.tried.Add(c.opts.RecoveryInterval)); wait > 0 && !pause(ctx, wait) || ctx.Err() != nil {
+		next := k.tried.Add(c.opts.RecoveryInterval)
+		if !next.Before(deadline) {
 			break
+		}
+		if wait := time.Until(next); wait > 0 && !pause(ctx, wait) {
+			return nil, ErrClosed
 		}
 		k.tried = time.Now()
 		var w *wire
@@ -38,14 +43,8 @@ func (c *Client) recover(k *conn, lost error) (*wire, error) {
 			return nil, &RecoveryError{Lost: lost, Err: err}
 		}
 	}
-	if c.ctx.Err() != nil {
-		return nil, ErrClosed
-	}
-	expired := fmt.Errorf("client: no success within %v", c.opts.RecoveryWindow)
-	if err != nil {
-		expired = fmt.Errorf("%w; at last: %w", expired, err)
-	}
-	return nil, &RecoveryError{Lost: lost, Err: expired}
+	err = fmt.Errorf("client: no success within %v, at last: %w", c.opts.RecoveryWindow, err)
+	return nil, &RecoveryError{Lost: lost, Err: err}
 }
 
 // errAnother is a server that does not know recovery.

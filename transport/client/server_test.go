@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"testing"
 
@@ -27,6 +28,8 @@ type server struct {
 	greet string
 	// mute sends no connected message to who recovers, as some servers do.
 	mute bool
+	// newcomers takes those who recover for new clients.
+	newcomers bool
 	// onFrame, if set, sees each frame first and may answer it; true means done.
 	onFrame func(p *peer, f map[string]any) bool
 
@@ -168,6 +171,9 @@ func (s *server) attach(p *peer, query url.Values, reliable bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := query.Get("awps_connection_id")
+	if s.newcomers {
+		id = ""
+	}
 	for _, l := range s.lives {
 		if l.id == id {
 			p.life = l
@@ -325,4 +331,26 @@ func (s *server) peer(i int) *peer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.all[i]
+}
+
+// wires is how many wires there were.
+func (s *server) wires() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.n
+}
+
+// forget makes the connection of wire i one that cannot be recovered.
+func (s *server) forget(i int) {
+	l := s.peer(i).life
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l.token = ""
+}
+
+// sent returns what the client sent over p.
+func (p *peer) sent() []map[string]any {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.frames)
 }
