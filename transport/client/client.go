@@ -371,15 +371,7 @@ func (c *Client) do(ctx context.Context, r *request, acked bool) error {
 	}
 	defer c.leave()
 	if !acked {
-		w, err := c.current(ctx)
-		if err != nil {
-			return err
-		}
-		b, err := c.protocol.encode(r)
-		if err != nil {
-			return err
-		}
-		return w.write(ctx, c.protocol.op(), b)
+		return c.tell(ctx, r)
 	}
 	w, err := c.current(ctx)
 	if err != nil {
@@ -395,6 +387,24 @@ func (c *Client) do(ctx context.Context, r *request, acked bool) error {
 	case <-ctx.Done():
 		w.conn.take(r.ackID)
 		return ctx.Err()
+	}
+}
+
+// tell writes a request that is not to be acknowledged. One that a wire has not taken
+// whole is written to the next, if there is one.
+func (c *Client) tell(ctx context.Context, r *request) error {
+	b, err := c.protocol.encode(r)
+	if err != nil {
+		return err
+	}
+	for {
+		w, err := c.current(ctx)
+		if err != nil {
+			return err
+		}
+		if err := w.write(ctx, c.protocol.op(), b); err == nil || !w.conn.reliable || !w.ended() {
+			return err
+		}
 	}
 }
 

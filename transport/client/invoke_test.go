@@ -167,6 +167,9 @@ func TestReconnectWatches(t *testing.T) {
 	if e := receive[client.RejoinFailed](t, c); e.Group != "b" || !e.Watch {
 		t.Errorf("RejoinFailed = %+v", e)
 	}
+	if err := c.Ping(ctx); err != nil { // it comes behind all of that
+		t.Fatal(err)
+	}
 	watched := map[any]bool{}
 	for _, m := range s.peer(1).sent() {
 		if m["type"] == "subscribeGroupState" {

@@ -338,9 +338,7 @@ func TestCloseWhileRecovering(t *testing.T) {
 	if _, err := c.Receive(within(t)); err != client.ErrClosed {
 		t.Errorf("Receive = %v, want %v", err, client.ErrClosed)
 	}
-	if n := ours(); n != 0 {
-		t.Errorf("%d goroutines are left", n)
-	}
+	nothingRuns(t, 0)
 }
 
 // A client tries at once, then every second, and gives up after half a minute.

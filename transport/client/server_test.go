@@ -168,17 +168,18 @@ func (s *server) handle(c net.Conn) {
 
 // attach gives p its logical connection, and tells it what it is to know first.
 func (s *server) attach(p *peer, query url.Values, reliable bool) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	id := query.Get("awps_connection_id")
 	if s.newcomers {
 		id = ""
 	}
-	for _, l := range s.lives {
+	for _, l := range s.known() {
 		if l.id == id {
 			p.life = l
+			l.leave()
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if id != "" && (p.life == nil || p.life.token == "" || p.life.token != query.Get("awps_reconnection_token")) {
 		return false
 	}
@@ -194,9 +195,6 @@ func (s *server) attach(p *peer, query url.Values, reliable bool) bool {
 	l := p.life
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.peer != nil {
-		l.peer.Close()
-	}
 	l.peer = p
 	switch {
 	case id != "" && s.mute, s.greet == "-":
@@ -211,6 +209,18 @@ func (s *server) attach(p *peer, query url.Values, reliable bool) bool {
 		p.say("%s", text)
 	}
 	return true
+}
+
+// leave cuts the wire that l has, and waits until what came over it is done: what
+// comes over the next one comes after it.
+func (l *life) leave() {
+	l.mu.Lock()
+	p := l.peer
+	l.mu.Unlock()
+	if p != nil {
+		p.Close()
+		<-p.closed
+	}
 }
 
 // deliver sends a message, given without its first brace, to l wherever it is.
@@ -331,6 +341,12 @@ func (s *server) peer(i int) *peer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.all[i]
+}
+
+func (s *server) known() []*life {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.lives)
 }
 
 // wires is how many wires there were.

@@ -314,9 +314,7 @@ func TestStreamOfALostConnection(t *testing.T) {
 				t.Error("Close succeeded")
 			}
 			c.Close()
-			if n := ours(); n != 0 {
-				t.Errorf("%d goroutines are left", n)
-			}
+			nothingRuns(t, 0)
 		})
 	}
 }
