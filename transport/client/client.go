@@ -344,7 +344,7 @@ func (c *Client) CloseWith(code engine.CloseCode, reason string) error {
 // of those that wait for an answer. Each success needs a call of leave.
 func (c *Client) admit(ctx context.Context, v verb) error {
 	if c.protocol.codec == nil {
-		return fmt.Errorf("client: %s needs a subprotocol: %s or %s", v, ReliableJSON, JSON)
+		return fmt.Errorf("client: %s needs a subprotocol such as %s", v, ReliableJSON)
 	}
 	select {
 	case c.slots <- struct{}{}:

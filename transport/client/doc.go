@@ -1,8 +1,8 @@
 // Package client dials the client endpoint of a Fanfare node, or of an Azure
 // Web PubSub resource, over WebSocket.
 //
-// A [Client] is one logical connection. It speaks Azure's JSON subprotocols, of
-// which the reliable one is the default, or bare frames ([Raw]). What the server
+// A [Client] is one logical connection. It speaks Azure's JSON and protobuf
+// subprotocols, of which reliable JSON is the default, or bare frames ([Raw]). What the server
 // sends arrives through [Client.Receive] as an [Event]: [Connected], [Message],
 // [GroupState], [Disconnected], [Recovered], and with Options.Reconnect also [Lost]
 // and [RejoinFailed]. What the program asks for, such as [Client.JoinGroup], waits
@@ -34,10 +34,11 @@
 // program that has joined groups must keep calling Receive: a server keeps a
 // thousand messages for a client that acknowledges none, and then ends its
 // connection. A message counts as received once it waits for Receive, so a program
-// that crashes may have acknowledged what it never saw. [JSON] and [Raw] have no
+// that crashes may have acknowledged what it never saw. [JSON], [Protobuf] and [Raw] have no
 // recovery: with Options.Reconnect, what was published while the connection was
 // lost is not delivered later, and Lost says that there may be a gap.
 //
-// The protocols are described in the Azure Web PubSub references "JSON WebSocket
-// subprotocol" and "Reliable JSON WebSocket subprotocol", the framing in RFC 6455.
+// The protocols are described in the Azure Web PubSub references of the "JSON",
+// "Reliable JSON", "Protobuf" and "Reliable Protobuf WebSocket subprotocol", the
+// framing in RFC 6455.
 package client

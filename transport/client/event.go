@@ -22,8 +22,8 @@ type Message struct {
 	// server (a REST call, an event handler's reply) addressed to this
 	// connection, user or hub. Always empty on a raw connection.
 	Group string
-	// FromUserID is who published it; empty for a server, an anonymous client,
-	// and on a raw connection.
+	// FromUserID is who published it; empty for a server, an anonymous client, on
+	// a raw connection, and with the protobuf subprotocols, which do not tell.
 	FromUserID string
 	// Payload is the content: text as UTF-8, JSON as its author spelled it, and
 	// binary data (or a serialized Any) with base64 already removed. On a raw

@@ -3,7 +3,7 @@ package client
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -16,6 +16,10 @@ const (
 	ReliableJSON = "json.reliable.webpubsub.azure.v1"
 	// JSON is the subprotocol json.webpubsub.azure.v1.
 	JSON = "json.webpubsub.azure.v1"
+	// ReliableProtobuf is the subprotocol protobuf.reliable.webpubsub.azure.v1.
+	ReliableProtobuf = "protobuf.reliable.webpubsub.azure.v1"
+	// Protobuf is the subprotocol protobuf.webpubsub.azure.v1.
+	Protobuf = "protobuf.webpubsub.azure.v1"
 	// Raw as Options.Subprotocol offers no subprotocol: frames are bare.
 	Raw = "raw"
 )
@@ -23,8 +27,9 @@ const (
 // Options are the knobs of a [Client]. Nil and zero mean the defaults.
 type Options struct {
 	// Subprotocol is [ReliableJSON] (the default, as it is with Azure's own
-	// clients), [JSON], [Raw], or the name of a custom protocol that the server's
-	// connect handler accepts; its frames are the program's own, as with Raw.
+	// clients), [JSON], [ReliableProtobuf], [Protobuf], [Raw], or the name of a
+	// custom protocol that the server's connect handler accepts; its frames are
+	// the program's own, as with Raw.
 	Subprotocol string
 	// TLS is used for wss. Default: the system's roots.
 	TLS *tls.Config
@@ -86,11 +91,8 @@ func (o *Options) withDefaults() (*Options, error) {
 	if v.Subprotocol == "" {
 		v.Subprotocol = ReliableJSON
 	}
-	if _, known := protocols[v.Subprotocol]; !known {
-		switch v.Subprotocol {
-		case "protobuf.webpubsub.azure.v1", "protobuf.reliable.webpubsub.azure.v1", "mqtt":
-			return nil, fmt.Errorf("client: subprotocol %s is not supported; use %s, %s or %s", v.Subprotocol, ReliableJSON, JSON, Raw)
-		}
+	if v.Subprotocol == "mqtt" {
+		return nil, errors.New("client: MQTT is not supported; use an MQTT client")
 	}
 	def := func(d *time.Duration, to time.Duration) {
 		if *d == 0 {

@@ -18,8 +18,10 @@ type protocol struct {
 
 // protocols are those whose frames the client makes itself.
 var protocols = map[string]protocol{
-	JSON:         {codec: jsonCodec{}},
-	ReliableJSON: {codec: jsonCodec{}, reliable: true},
+	JSON:             {codec: jsonCodec{}},
+	ReliableJSON:     {codec: jsonCodec{}, reliable: true},
+	Protobuf:         {codec: protobufCodec{}},
+	ReliableProtobuf: {codec: protobufCodec{}, reliable: true},
 }
 
 // codec turns frames of the server into words and requests into frames. It has

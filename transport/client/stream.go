@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"sync"
 	"time"
@@ -16,9 +17,11 @@ const (
 	// beside the last one.
 	streamWindow = 64
 	streamBytes  = 1 << 20
-	// streamIdle is how long a server waits for a silent publisher if it is not
-	// told otherwise.
-	streamIdle = 5 * time.Minute
+	// maxStreamIdle, maxStreamMessage and maxStreamCode are what nodes accept; they
+	// would end the connection of a client that says more.
+	maxStreamIdle    = 24 * time.Hour
+	maxStreamMessage = 4096
+	maxStreamCode    = 256
 	// streamPause is how long a publisher waits with parts that the server could
 	// not take.
 	streamPause = 100 * time.Millisecond
@@ -32,9 +35,9 @@ type StreamOptions struct {
 	// NoEcho leaves this connection out of the receivers.
 	NoEcho bool
 	// IdleTimeout is how long the server waits for a sign of life before it ends
-	// the stream. The client gives one in half of that time, whatever the program
-	// does, so this is how soon subscribers learn that the client is gone. Default
-	// and most of servers: 5 min.
+	// the stream, from a millisecond to a day. The client gives one in half of that
+	// time, whatever the program does, so this is how soon subscribers learn that
+	// the client is gone. Default 5 min.
 	IdleTimeout time.Duration
 }
 
@@ -83,6 +86,9 @@ func (c *Client) OpenStream(ctx context.Context, group string, o *StreamOptions)
 	if o == nil {
 		o = &StreamOptions{}
 	}
+	if d := o.IdleTimeout; d != 0 && (d < time.Millisecond || d > maxStreamIdle) {
+		return nil, fmt.Errorf("client: IdleTimeout %v is not between 1ms and %v", d, maxStreamIdle)
+	}
 	s := &Stream{
 		client: c, id: strconv.FormatUint(c.number(), 10), idle: o.IdleTimeout, first: 1,
 		work: make(chan struct{}, 1), over: make(chan struct{}), changed: make(chan struct{}),
@@ -93,7 +99,7 @@ func (c *Client) OpenStream(ctx context.Context, group string, o *StreamOptions)
 		return nil, err
 	}
 	if s.idle == 0 {
-		s.idle = streamIdle
+		s.idle = engine.DefaultStreamIdle
 	}
 	w, err := c.current(ctx)
 	if err != nil {
@@ -176,9 +182,13 @@ func (s *Stream) Close(ctx context.Context) error {
 
 // CloseWithError ends the stream, after the parts that were sent, and tells its
 // subscribers that it failed: they get a part with End and an Err of the name
-// UserError, with this message and this code of the program's own. Either may be
-// empty.
+// UserError, with this message (at most 4096 bytes) and this code of the program's
+// own (at most 256). Either may be empty.
 func (s *Stream) CloseWithError(ctx context.Context, message, code string) error {
+	if len(message) > maxStreamMessage || len(code) > maxStreamCode {
+		return fmt.Errorf("client: a stream cannot end with a message of %d bytes (of at most %d) and a code of %d (of at most %d)",
+			len(message), maxStreamMessage, len(code), maxStreamCode)
+	}
 	return s.close(ctx, &engine.StreamError{Message: message, UserCode: code})
 }
 

@@ -133,6 +133,9 @@ func TestStream(t *testing.T) {
 		t.Error("a part that is no JSON was taken")
 	}
 	publish(t, other, "z")
+	if err := other.CloseWithError(ctx, strings.Repeat("x", 4097), ""); err == nil {
+		t.Error("a message that a server would not take was sent")
+	}
 	if err := other.CloseWithError(ctx, "gave up", "E42"); err != nil {
 		t.Fatal(err)
 	}
@@ -143,6 +146,12 @@ func TestStream(t *testing.T) {
 }
 
 func TestStreamRefused(t *testing.T) {
+	for _, idle := range []time.Duration{-1, time.Microsecond, 25 * time.Hour} {
+		c := dial(t, serve(t, &server{}), nil)
+		if _, err := c.OpenStream(within(t), "news", &client.StreamOptions{IdleTimeout: idle}); err == nil {
+			t.Errorf("OpenStream with an idle timeout of %v succeeded", idle)
+		}
+	}
 	s := serve(t, &server{onFrame: func(p *peer, m map[string]any) bool {
 		p.say(`{"type":"streamClosed","streamId":%q,"error":{"name":"Forbidden","message":"no"}}`, m["stream"].(map[string]any)["streamId"])
 		return true
