@@ -17,7 +17,8 @@ type conn struct {
 	behind   chan struct{} // holds one value when much is to be acknowledged
 
 	// Owned by the goroutine that runs the client.
-	tried time.Time // when recovery was last attempted; zero for never
+	tried     time.Time // when recovery was last attempted; zero for never
+	dismissed bool      // the server has said that it ends the connection
 
 	seen  atomic.Uint64 // the highest sequence id that was handed on
 	acked atomic.Uint64 // the highest that was acknowledged, as far as is known

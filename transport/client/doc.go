@@ -26,8 +26,8 @@
 // number, which the server carries out once: what it answers as a duplicate has
 // succeeded. Requests that are made meanwhile wait, streams go on where they were.
 // Only invocations fail, since no server tells whether it has carried them out. If
-// the server has given the connection up, or half a minute was not enough, there is
-// one [*RecoveryError]: from Receive and from all who wait, or, with
+// the server has given the connection up, or half a minute was not enough (one
+// attempt is, after a server has said Disconnected), there is one [*RecoveryError]: from Receive and from all who wait, or, with
 // Options.Reconnect, in the event Lost, and a new connection is made.
 //
 // Caveats. A full buffer stops the reading, acknowledgements included, so a

@@ -233,6 +233,7 @@ func (c *Client) handle(w *wire, f *frame) {
 	case wordConnected:
 		w.conn.keep(f.token)
 	case wordDisconnected:
+		w.conn.dismissed = true
 		c.deliver(w, Disconnected{Text: f.text})
 	case wordInvokeResponse:
 		w.answer(f)

@@ -15,7 +15,8 @@ import (
 const ackInterval = time.Second
 
 // recover puts a connection whose wire was lost onto a new one, or says why it gave
-// up: with the reason of the loss itself, if nothing was to be tried.
+// up: with the reason of the loss itself, if nothing was to be tried. A server that
+// has said [Disconnected] is asked once, since it means, as a rule, what it says.
 func (c *Client) recover(k *conn, lost error) (*wire, error) {
 	if !k.reliable || k.secret() == "" || c.opts.RecoveryWindow < 0 || c.ctx.Err() != nil || terminal(lost) {
 		return nil, lost
@@ -37,9 +38,10 @@ func (c *Client) recover(k *conn, lost error) (*wire, error) {
 		k.tried = time.Now()
 		var w *wire
 		if w, err = c.revive(ctx, k); err == nil {
+			k.dismissed = false
 			return w, nil
 		}
-		if terminal(err) {
+		if k.dismissed || terminal(err) {
 			return nil, &RecoveryError{Lost: lost, Err: err}
 		}
 	}

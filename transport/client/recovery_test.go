@@ -217,6 +217,41 @@ func TestRecoveryRefused(t *testing.T) {
 	}
 }
 
+// A server that has said goodbye is asked once, whatever it answers.
+func TestRecoveryAfterDisconnected(t *testing.T) {
+	var g gate
+	for name, shut := range map[string]bool{"gone": true, "there": false} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, &server{refuse: g.refuse, onFrame: func(p *peer, m map[string]any) bool {
+				p.say(`{"type":"system","event":"disconnected","message":"going away"}`)
+				p.frame(ws.OpClose, ws.NewCloseFrameBody(1001, ""))
+				return true
+			}})
+			c := dial(t, s, reliable())
+			receive[client.Connected](t, c)
+			g.shut.Store(shut)
+			defer g.shut.Store(false)
+			if err := c.SendEvent(within(t), "x", text(""), &client.SendOptions{FireAndForget: true}); err != nil {
+				t.Fatal(err)
+			}
+			receive[client.Disconnected](t, c)
+			if !shut {
+				receive[client.Recovered](t, c)
+				return
+			}
+			_, err := c.Receive(within(t))
+			var failed *client.RecoveryError
+			var closed *client.CloseError
+			if !errors.As(err, &failed) || !errors.As(err, &closed) || closed.Code != engine.CloseGoingAway {
+				t.Errorf("Receive = %v", err)
+			}
+			if n := g.tries.Load(); n != 1 {
+				t.Errorf("%d attempts", n)
+			}
+		})
+	}
+}
+
 // A connection that the server ended on purpose is not asked for.
 func TestNoRecovery(t *testing.T) {
 	for _, code := range []ws.StatusCode{1000, 1002, 1003, 1007, 1008, 1009} {
