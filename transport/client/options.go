@@ -69,7 +69,7 @@ type Options struct {
 // the client had joined and watched. The client gives up, and [Client.Receive]
 // returns the reason, when the server has refused in a way that trying again will
 // not change: a 4xx status (other than 408 and 429, and only if URL is nil), or a
-// close with 1002, 1003, 1007, 1008 or 1009 of a connection that stood.
+// close with 1002, 1003, 1007, 1008 or 1009 (other than in answer to a recovery).
 type Reconnect struct {
 	// MinDelay is the pause before the second attempt in a row; the first is
 	// made at once, unless the lost connection lived for less than 5 s. It

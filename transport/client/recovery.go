@@ -85,10 +85,13 @@ func recoveryURL(k *conn) (string, error) {
 	if err != nil {
 		return "", errors.New("client: dial: the URL cannot be parsed")
 	}
-	q := u.Query()
-	q.Set("awps_connection_id", k.hello.ConnectionID)
-	q.Set("awps_reconnection_token", k.secret())
-	u.RawQuery = q.Encode()
+	if u.RawQuery != "" {
+		u.RawQuery += "&"
+	}
+	u.RawQuery += url.Values{
+		"awps_connection_id":      {k.hello.ConnectionID},
+		"awps_reconnection_token": {k.secret()},
+	}.Encode()
 	return u.String(), nil
 }
 

@@ -197,6 +197,30 @@ func TestRequestsWaitForRecovery(t *testing.T) {
 	}
 }
 
+// What a server remembers of requests bounds how many may wait for their acks.
+func TestRequestsAreBounded(t *testing.T) {
+	const most = 1000
+	var got atomic.Int32
+	s := serve(t, &server{onFrame: func(*peer, map[string]any) bool { return got.Add(1) <= most }}) // and not answered
+	c := dial(t, s, nil)
+	ctx, cancel := context.WithCancel(within(t))
+	var wg sync.WaitGroup
+	for range most {
+		wg.Go(func() { c.SendToGroup(ctx, "news", text("x"), nil) })
+	}
+	waitFor(t, "all are sent", func() bool { return got.Load() == most })
+	short, done := context.WithTimeout(within(t), 20*time.Millisecond)
+	defer done()
+	if err := c.SendToGroup(short, "news", text("x"), nil); err != context.DeadlineExceeded || got.Load() != most {
+		t.Errorf("one more = %v, and the server got %d", err, got.Load())
+	}
+	cancel()
+	wg.Wait()
+	if err := c.SendToGroup(within(t), "news", text("x"), nil); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestRecoveryRefused(t *testing.T) {
 	s := serve(t, &server{})
 	c := dial(t, s, reliable())
