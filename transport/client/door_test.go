@@ -22,18 +22,21 @@ import (
 // name; Mallory has no roles, and an empty token is refused.
 func door(t *testing.T) (hub *engine.Hub, url func(user, query string) string) {
 	t.Helper()
-	handler := &engine.HandlerFuncs{
-		OnUserEvent: func(_ context.Context, e *engine.UserEvent) (*engine.EventReply, error) {
-			switch e.Name {
-			case "fail":
-				return nil, errors.New("no")
-			case "quiet":
-				return nil, nil
-			}
-			p := text("you said " + string(e.Payload.Data))
-			return &engine.EventReply{Payload: &p, Metadata: e.Metadata}, nil
-		},
-	}
+	return doorWith(t, func(_ context.Context, e *engine.UserEvent) (*engine.EventReply, error) {
+		switch e.Name {
+		case "fail":
+			return nil, errors.New("no")
+		case "quiet":
+			return nil, nil
+		}
+		p := text("you said " + string(e.Payload.Data))
+		return &engine.EventReply{Payload: &p, Metadata: e.Metadata}, nil
+	})
+}
+
+func doorWith(t *testing.T, onEvent func(context.Context, *engine.UserEvent) (*engine.EventReply, error)) (hub *engine.Hub, url func(user, query string) string) {
+	t.Helper()
+	handler := &engine.HandlerFuncs{OnUserEvent: onEvent}
 	e, err := engine.New(&engine.Options{Hubs: func(engine.HubName) *engine.HubOptions {
 		return &engine.HubOptions{Handlers: []engine.HandlerRule{{UserEvents: "*", Handler: handler}}}
 	}})
@@ -367,5 +370,39 @@ func TestRealDoorStreamRecovers(t *testing.T) {
 				t.Errorf("the last part is %+v", m.Stream)
 			}
 		})
+	}
+}
+
+// An event whose wire breaks while its handler is at work is handled once, and its
+// reply arrives once.
+func TestRealDoorEventOnce(t *testing.T) {
+	began, release := make(chan struct{}, 10), make(chan struct{})
+	_, url := doorWith(t, func(_ context.Context, e *engine.UserEvent) (*engine.EventReply, error) {
+		began <- struct{}{}
+		<-release
+		return &engine.EventReply{Payload: &e.Payload}, nil
+	})
+	var link lossy
+	c := enter(t, url("ann", ""), link.options(client.ReliableJSON))
+	receive[client.Connected](t, c)
+	done := make(chan error, 1)
+	go func() { done <- c.SendEvent(within(t), "slow", text("x"), nil) }()
+	<-began
+	link.cut()
+	receive[client.Recovered](t, c)
+	if err := c.Ping(within(t)); err != nil { // it comes behind the event that is sent again
+		t.Fatal(err)
+	}
+	close(release)
+	if err := <-done; err != nil {
+		t.Errorf("SendEvent = %v", err)
+	}
+	wantText(t, c, "x")
+	if err := c.SendEvent(within(t), "next", text("y"), nil); err != nil {
+		t.Fatal(err)
+	}
+	wantText(t, c, "y")
+	if n := len(began); n != 1 {
+		t.Errorf("the handler was called %d times more, want once for the next event", n)
 	}
 }
