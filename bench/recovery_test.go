@@ -58,7 +58,7 @@ func TestRecovery(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer node.stop()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 
 	crowd := &crowd{}
