@@ -355,14 +355,16 @@ func TestGroupsOfTen(t *testing.T) {
 // Every scenario runs, is exact, and writes a line that benchstat reads.
 func TestScenarios(t *testing.T) {
 	for args, want := range map[string]string{
-		"fanout --members 20 --payload 64 --rate saturated,2000": "BenchmarkFanout/members=20/payload=64/rate=2000/codec=json-",
-		"bare --members 5 --rate 1000":                           "BenchmarkBare/mode=write/members=5/",
-		"chat --members 20":                                      "BenchmarkChat/members=20/",
-		"groups --members 1000 --groups 50 --rate 2000":          "BenchmarkGroups/members=1000/",
-		"stalled --members 5 --payload 100000 --rate 1000":       "BenchmarkStalled/members=5/",
-		"churn --members 50":                                     "BenchmarkChurn/conns=50",
-		"idle --members 100":                                     "BenchmarkIdle/members=100",
-		"idle-tls --members 10":                                  "BenchmarkIdleTLS/members=10",
+		"fanout --members 20 --payload 64 --rate saturated,2000":                          "BenchmarkFanout/members=20/payload=64/rate=2000/codec=json-",
+		"fanout --members 20 --payload 64 --rate saturated --protocol json,json.reliable": "BenchmarkFanout/members=20/payload=64/rate=saturated/codec=json.reliable-",
+		"reliable --members 20 --rate saturated":                                          "BenchmarkReliable/members=20/payload=128/rate=saturated/codec=json.reliable-",
+		"bare --members 5 --rate 1000":                                                    "BenchmarkBare/mode=write/members=5/",
+		"chat --members 20":                                                               "BenchmarkChat/members=20/",
+		"groups --members 1000 --groups 50 --rate 2000":                                   "BenchmarkGroups/members=1000/",
+		"stalled --members 5 --payload 100000 --rate 1000":                                "BenchmarkStalled/members=5/",
+		"churn --members 50":                                                              "BenchmarkChurn/conns=50",
+		"idle --members 100":                                                              "BenchmarkIdle/members=100",
+		"idle-tls --members 10":                                                           "BenchmarkIdleTLS/members=10",
 	} {
 		t.Run(args, func(t *testing.T) {
 			var out strings.Builder
@@ -379,7 +381,7 @@ func TestScenarios(t *testing.T) {
 
 func TestUsage(t *testing.T) {
 	for _, args := range []string{
-		"", "--members 1", "nothing", "fanout --members 0", "fanout --members x", "fanout --payload 63", "fanout --rate -1",
+		"", "--members 1", "nothing", "fanout --members 0", "fanout --members x", "fanout --payload 63", "fanout --rate -1", "fanout --protocol mqtt",
 		"fanout --rounds 0", "fanout more", "fanout --inflight 100000", "fanout --what",
 	} {
 		err := run(context.Background(), strings.Fields(args), io.Discard, io.Discard)
@@ -439,5 +441,33 @@ func TestNATSFeed(t *testing.T) {
 		if s.err() == nil {
 			t.Errorf("%q was not noticed", bad)
 		}
+	}
+}
+
+// On a reliable connection the server's own numbers must be right, too.
+func TestSequenceIDs(t *testing.T) {
+	for name, test := range map[string]struct {
+		frames []string
+		want   string // what the run fails with; empty for not at all
+	}{
+		"in order":  {frames: []string{`{"sequenceId":1,"a":1}`, `{"sequenceId":2,"a":1}`}},
+		"twice":     {frames: []string{`{"sequenceId":1}`, `{"sequenceId":1}`}, want: "sequence id 2 expected"},
+		"a gap":     {frames: []string{`{"sequenceId":2}`}, want: "sequence id 1 expected"},
+		"none":      {frames: []string{`{"a":1}`}, want: "sequence id 1 expected"},
+		"no number": {frames: []string{`{"sequenceId":"1"}`}, want: "sequence id 1 expected"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &swarm{failed: make(chan struct{})}
+			r, c := &reader{swarm: s}, &conn{swarm: s, reliable: true}
+			for _, body := range test.frames {
+				f := frame{body: []byte(body)}
+				if r.number(c, &f) && string(f.body) != `,"a":1}` && test.want == "" {
+					t.Errorf("what remains of %s is %s", body, f.body)
+				}
+			}
+			if err := s.err(); (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error = %v, want %q", err, test.want)
+			}
+		})
 	}
 }

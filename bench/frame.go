@@ -82,7 +82,21 @@ var (
 	ackField   = []byte(`"ackId":`)
 	ackType    = []byte(`"type":"ack"`)
 	successful = []byte(`"success":true`)
+	seqField   = []byte(`{"sequenceId":`)
 )
+
+// sequenceOf returns the sequence id of a delivery that begins with it, as a node's
+// do, and what stands behind it.
+func sequenceOf(body []byte) (seq uint64, rest []byte, ok bool) {
+	if !bytes.HasPrefix(body, seqField) {
+		return 0, nil, false
+	}
+	at := len(seqField)
+	for ; at < len(body) && '0' <= body[at] && body[at] <= '9'; at++ {
+		seq = seq*10 + uint64(body[at]-'0')
+	}
+	return seq, body[at:], at > len(seqField)
+}
 
 // payloadOf returns the payload of a group message, which is size bytes of
 // text without escapes; nil if body is something else.

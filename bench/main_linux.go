@@ -61,6 +61,7 @@ Scenarios
   bare      the bare write loop alone: the floor
   chat      members that publish in turn, each to all others (noEcho)
   groups    many groups of ten, published to in turn, beside one large group
+  reliable  fanout in the reliable JSON subprotocol, beside the plain one
   stalled   a member that stops reading, and what it does to the others
   idle      memory for each idle, joined connection
   idle-tls  the same over TLS
@@ -91,7 +92,8 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	var (
 		members  = fs.String("members", "", "members of the group, connections: a number or several with commas (default 1,100,1000 for fanout, 10000 for idle, 2000 for idle-tls, 100 for stalled, 1000 otherwise)")
 		payload  = fs.String("payload", "", "bytes of a message, at least 64: a number or several with commas (default 128,1024 for fanout, 1024 for stalled, 128 otherwise)")
-		rate     = fs.String("rate", "", "deliveries a second, or saturated: one or several with commas (default saturated,100000 for fanout, saturated for chat, 100000 otherwise)")
+		rate     = fs.String("rate", "", "deliveries a second, or saturated: one or several with commas (default saturated,100000 for fanout, saturated for chat and reliable, 100000 otherwise)")
+		protocol = fs.String("protocol", plainJSON, "subprotocol of the members, for the scenario fanout: "+plainJSON+", "+reliableJSON+", or both with a comma")
 		groups   = fs.Int("groups", 10_000, "groups, for the scenario groups")
 		rounds   = fs.Int("rounds", 5, "rounds, of which the medians are compared")
 		attempts = fs.Int("attempts", 3, "how often a measurement at a fixed rate is made, if the rate was not kept")
@@ -159,6 +161,13 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		}
 		return list
 	}
+	var protocols []string
+	for _, s := range strings.Split(*protocol, ",") {
+		if s = strings.TrimSpace(s); s != plainJSON && s != reliableJSON {
+			return usagef("%q is neither %s nor %s", s, plainJSON, reliableJSON)
+		}
+		protocols = append(protocols, s)
+	}
 
 	b := &bench{
 		ctx: ctx, progress: progress, rounds: *rounds, attempts: *attempts, warmup: *warmup, duration: *duration,
@@ -177,7 +186,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	}; true {
 		if is("fanout") {
 			n, p, r := conns("1,100,1000"), sizes("128,1024"), rates("saturated,100000")
-			step(func() error { return b.fanout(n, p, r) })
+			step(func() error { return b.fanout(n, p, r, protocols) })
 		}
 		if scenario == "bare" {
 			known = true
@@ -192,6 +201,10 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		if is("chat") {
 			n, p, r := conns("1000"), sizes("128"), rates("saturated")
 			step(func() error { return b.chat(n[len(n)-1], p[0], r[0]) })
+		}
+		if is("reliable") {
+			n, p, r := conns("1000"), sizes("128"), rates("saturated")
+			step(func() error { return b.reliable(n[len(n)-1], p[0], r[0]) })
 		}
 		if is("groups") {
 			n, p, r := conns("1000"), sizes("128"), rates("100000")

@@ -80,6 +80,7 @@ type load struct {
 	noEcho     bool
 	stalled    bool   // one more member stops reading
 	outsider   bool   // one publisher that is not a member, also with groups
+	protocol   string // the members' subprotocol; empty for plainJSON
 	nats       string // the binary of a nats-server to put it on, in place of a node
 }
 
@@ -122,9 +123,12 @@ func (l *load) hasOutsider() bool { return l.outsider || l.publishers == 0 && l.
 
 // name is the load as the tail of a benchmark's name.
 func (l *load) name() string {
-	codec := "json"
-	if l.nats != "" {
+	codec := plainJSON
+	switch {
+	case l.nats != "":
 		codec = "nats"
+	case l.protocol != "":
+		codec = l.protocol
 	}
 	s := fmt.Sprintf("/members=%d/payload=%d/rate=%s/codec=%s", l.members, l.payload, rateName(l.rate), codec)
 	if l.groups > 0 {
@@ -178,7 +182,7 @@ func (b *bench) loadOnce(l load) (*sample, error) {
 		return nil, err
 	}
 	defer c.stop()
-	t := target{addr: c.Addr, path: c.clientPath, groups: l.groupsOf, nats: l.nats != ""}
+	t := target{addr: c.Addr, path: c.clientPath, groups: l.groupsOf, protocol: l.protocol, nats: l.nats != ""}
 	// After the members comes the publisher, where it is not one of them.
 	n := l.members
 	if l.hasOutsider() {
@@ -294,42 +298,71 @@ func (b *bench) bare(members, payload int, rate float64) (floor, error) {
 	return f, nil
 }
 
-// fanout measures one group of all members, beside the bare loop.
-func (b *bench) fanout(members []int, payloads []int, rates []float64) error {
+// fanout measures one group of all members, in each subprotocol, beside the bare
+// loop.
+func (b *bench) fanout(members []int, payloads []int, rates []float64, protocols []string) error {
 	for _, rate := range rates {
 		for _, payload := range payloads {
 			for _, n := range members {
-				l := load{members: n, payload: payload, rate: rate, acked: true}
 				for round := range b.rounds {
-					b.say("fanout%s, round %d of %d", l.name(), round+1, b.rounds)
-					f, err := b.bare(n, payload, rate)
-					if err != nil {
-						if err := b.failed("fanout"+l.name(), err); err != nil {
-							return err
-						}
-						continue
+					if err := b.fanoutRound(n, payload, rate, protocols, round); err != nil {
+						return err
 					}
-					s, err := b.runLoad(l)
-					if err != nil {
-						if err := b.failed("fanout"+l.name(), err); err != nil {
-							return err
-						}
-						continue
-					}
-					ratios := []metric{
-						{"x-netconn", s.perMillion() / f[bareNetConn.name]},
-						{"x-write", s.perMillion() / f[bareRaw.name]},
-					}
-					if rate == 0 {
-						ratios = append([]metric{{"x-write16", s.perMillion() / f[bareRaw16.name]}}, ratios...)
-					}
-					b.report.add(s.row("Fanout"+l.name(), rate > 0, ratios...))
-					b.fanoutGoals(l, s, ratios)
 				}
 			}
 		}
 	}
 	return nil
+}
+
+func (b *bench) fanoutRound(members, payload int, rate float64, protocols []string, round int) error {
+	l := load{members: members, payload: payload, rate: rate, acked: true, protocol: protocols[0]}
+	b.say("fanout%s, round %d of %d", l.name(), round+1, b.rounds)
+	f, err := b.bare(members, payload, rate)
+	if err != nil {
+		return b.failed("fanout"+l.name(), err)
+	}
+	for i, p := range protocols {
+		if l.protocol = p; i > 0 {
+			b.say("fanout%s, round %d of %d", l.name(), round+1, b.rounds)
+		}
+		s, err := b.runLoad(l)
+		if err != nil {
+			if err := b.failed("fanout"+l.name(), err); err != nil {
+				return err
+			}
+			continue
+		}
+		ratios := []metric{
+			{"x-netconn", s.perMillion() / f[bareNetConn.name]},
+			{"x-write", s.perMillion() / f[bareRaw.name]},
+		}
+		if rate == 0 {
+			ratios = append([]metric{{"x-write16", s.perMillion() / f[bareRaw16.name]}}, ratios...)
+		}
+		b.report.add(s.row("Fanout"+l.name(), rate > 0, ratios...))
+		if p == plainJSON {
+			b.fanoutGoals(l, s, ratios)
+		}
+	}
+	return nil
+}
+
+// reliable measures the reliable subprotocol, whose deliveries have numbers and are
+// kept until they are acknowledged, beside the plain one.
+func (b *bench) reliable(members, payload int, rate float64) error {
+	plain := load{members: members, payload: payload, rate: rate, acked: true}
+	numbered := plain
+	numbered.protocol = reliableJSON
+	return b.pair("Reliable", plain, numbered, func(plain, numbered *sample) metric {
+		v := numbered.perMillion() / plain.perMillion()
+		g := goal{id: "-", what: fmt.Sprintf("reliable JSON, N=%d, %d B, %s: CPU over plain JSON", members, payload, rateName(rate)), unit: "x"}
+		if rate == 0 && members == 1000 && payload == 128 {
+			g.id, g.most = "T10", 2
+		}
+		b.report.goal(g, v)
+		return metric{"x-plain", v}
+	})
 }
 
 func (b *bench) fanoutGoals(l load, s *sample, ratios []metric) {

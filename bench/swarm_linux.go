@@ -41,9 +41,10 @@ const ring = 1 << 16
 // conn is one connection.
 type conn struct {
 	// Fixed once it stands.
-	fd    int
-	index int
-	swarm *swarm
+	fd       int
+	index    int
+	swarm    *swarm
+	reliable bool // deliveries have sequence ids
 
 	// Owned by its reader, and by the goroutine that made it until then.
 	partial []byte   // the beginning of a frame
@@ -52,6 +53,7 @@ type conn struct {
 	lastAck uint64
 	ended   bool    // by the server
 	nats    *[]byte // the beginning of what a NATS server says next; nil for other servers
+	seq     uint64  // the last sequence id; where there are none, 0
 
 	// Owned by the publishing goroutine.
 	out []byte
@@ -72,6 +74,8 @@ type target struct {
 	path func(i int) string
 	// groups are joined by connection i.
 	groups func(i int) []string
+	// protocol is the subprotocol; empty for plainJSON.
+	protocol string
 	// nats says that the server is a nats-server; path is not used then.
 	nats bool
 	// recvBuf, if not 0, is the size of the socket's receive buffer.
@@ -159,6 +163,7 @@ func (c *conn) connect(t target) error {
 	if t.path == nil {
 		return nil
 	}
+	c.reliable = t.protocol == reliableJSON
 	if err := c.upgrade(t.addr.String(), t.path(c.index)); err != nil {
 		return err
 	}
@@ -201,9 +206,19 @@ func connect(fd int, to netip.AddrPort) error {
 // joinAck is the first ack id of joins and leaves, far above those of publishes.
 const joinAck = 1 << 40
 
-// upgrade asks for the JSON subprotocol and waits for the connected message.
+// The subprotocols of a swarm, as flags and results name them.
+const (
+	plainJSON    = "json"
+	reliableJSON = "json.reliable"
+)
+
+// upgrade asks for the connection's subprotocol and waits for the connected message.
 func (c *conn) upgrade(host, path string) error {
-	if err := c.handshake(host, path, "Sec-WebSocket-Protocol: json.webpubsub.azure.v1\r\n"); err != nil {
+	protocol := plainJSON
+	if c.reliable {
+		protocol = reliableJSON
+	}
+	if err := c.handshake(host, path, "Sec-WebSocket-Protocol: "+protocol+".webpubsub.azure.v1\r\n"); err != nil {
 		return err
 	}
 	f, err := c.read()
@@ -562,6 +577,9 @@ func (r *reader) take(c *conn, f frame) int64 {
 	switch f.op {
 	case ws.OpText:
 		if p := payloadOf(f.body, r.swarm.size); p != nil {
+			if c.reliable && !r.number(c, &f) {
+				return 0
+			}
 			r.deliver(c, f.body, p)
 			return 1
 		}
@@ -593,6 +611,29 @@ func (r *reader) take(c *conn, f frame) int64 {
 		r.swarm.fail("connection %d got a frame of kind %d", c.index, f.op)
 	}
 	return 0
+}
+
+// ackEvery is how many deliveries a reliable connection acknowledges at once. A node
+// keeps a thousand.
+const ackEvery = 100
+
+// number checks a delivery's sequence id, takes it out of f, since the rest is what
+// connections have in common, and acknowledges from time to time.
+func (r *reader) number(c *conn, f *frame) bool {
+	seq, rest, ok := sequenceOf(f.body)
+	if !ok || seq != c.seq+1 {
+		r.swarm.fail("connection %d got %.80q, sequence id %d expected", c.index, f.body, c.seq+1)
+		return false
+	}
+	c.seq, f.body = seq, rest
+	if seq%ackEvery == 0 {
+		ack := appendMasked(nil, ws.OpText, fmt.Appendf(nil, `{"type":"sequenceAck","sequenceId":%d}`, seq))
+		if err := writeAll(c.fd, ack); err != nil {
+			r.swarm.fail("connection %d cannot acknowledge: %v", c.index, err)
+			return false
+		}
+	}
+	return true
 }
 
 func (r *reader) deliver(c *conn, body, payload []byte) {

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -86,6 +88,7 @@ func TestExitCodes(t *testing.T) {
 		{line: "token --hub a --address x", code: exitUsage, says: "--address: found"},
 		{line: "sub --hub a --transport quic", code: exitUsage, says: "quic is not in this build of Fanfare"},
 		{line: "sub --hub a --transport smoke", code: exitUsage, says: "--transport: found"},
+		{line: "sub --hub a --protocol mqtt", code: exitUsage, says: `--protocol: found "mqtt"; expected json.reliable, json, protobuf.reliable, protobuf`},
 		{line: "sub --hub a --group lobby", environ: nobody, code: exitFailed, says: "no node answers at " + free.Addr().String() + ": start one with 'fanfare'"},
 		{line: "pub --hub a --group lobby x", environ: nobody, code: exitFailed, says: "no node answers at " + free.Addr().String() + ": start one with 'fanfare'"},
 		{line: "pub --hub a --group lobby", code: exitUsage, says: "found 0 arguments; expected one"},
@@ -247,6 +250,88 @@ func TestSubReconnects(t *testing.T) {
 	}
 	if code := sub.wait(t); code != exitOK || !strings.Contains(sub.out.String(), `"again"`) {
 		t.Errorf("exit code %d, %s", code, sub.out)
+	}
+}
+
+// relay passes on what goes between clients and a node, until it is cut.
+type relay struct {
+	address string
+
+	mu    sync.Mutex
+	links []net.Conn
+}
+
+func startRelay(t *testing.T, to string) *relay {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &relay{address: l.Addr().String()}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", to)
+			if err != nil {
+				near.Close()
+				continue
+			}
+			r.mu.Lock()
+			r.links = append(r.links, near, far)
+			r.mu.Unlock()
+			wg.Go(func() { io.Copy(near, far); near.Close() })
+			wg.Go(func() { io.Copy(far, near); far.Close() })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		r.cut()
+		wg.Wait()
+	})
+	return r
+}
+
+// cut breaks all wires.
+func (r *relay) cut() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, link := range r.links {
+		link.Close()
+	}
+	r.links = nil
+}
+
+// A wire of sub breaks: with a reliable protocol it misses nothing, and says so;
+// with another it says what it may have missed.
+func TestSubRecovers(t *testing.T) {
+	n := startNode(t, nil)
+	environ := n.environ(accesskey.DevelopmentKey)
+	for protocol, says := range map[string]string{
+		"json.reliable":     "the connection was lost and is recovered; nothing was missed",
+		"protobuf.reliable": "the connection was lost and is recovered; nothing was missed",
+		"json":              "what is sent meanwhile is missed",
+		"protobuf":          "what is sent meanwhile is missed",
+	} {
+		t.Run(protocol, func(t *testing.T) {
+			r := startRelay(t, n.address)
+			sub := start(t, environ, "sub", "--hub", "chat", "--group", "lobby", "--address", r.address, "--protocol", protocol, "--count", "1")
+			sub.err.wait(t, "connected to hub chat, in lobby, as connection")
+			r.cut()
+			sub.err.wait(t, says)
+			if !strings.HasSuffix(protocol, "reliable") {
+				eventually(t, "sub is back", func() bool { return strings.Count(sub.err.String(), "connected to hub chat, in lobby") == 2 })
+			}
+			if code, _, stderr := finish(t, environ, "pub", "--hub", "chat", "--group", "lobby", "again"); code != exitOK {
+				t.Fatal(stderr)
+			}
+			if code := sub.wait(t); code != exitOK || !strings.Contains(sub.out.String(), `"again"`) {
+				t.Errorf("exit code %d, %s", code, sub.out)
+			}
+		})
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -18,7 +19,7 @@ import (
 
 func subCommand(w *world) *cobra.Command {
 	var to reach
-	var user, transport string
+	var user, transport, protocol string
 	var groups []string
 	var most int
 	cmd := &cobra.Command{
@@ -26,7 +27,11 @@ func subCommand(w *world) *cobra.Command {
 		Short: "Connect as a client and print what it receives, one message a line",
 		Long: `Sub connects as a client, is put into the groups, and prints each message it
 receives as one line of JSON. What else happens, such as the loss of the
-connection and a new one, goes to standard error. It ends with SIGINT.
+connection and its recovery, goes to standard error. It ends with SIGINT.
+
+With a reliable protocol nothing is missed while a connection is lost and
+recovered, which is tried for half a minute; then, and with the others at once, a
+new connection is made, and what is sent meanwhile is missed.
 
 In a line, data is text as a string, JSON as it is, and all else in base64;
 dataType says which. There is no group in what was sent to the user, the
@@ -42,6 +47,9 @@ connection or the whole hub.`,
 			default:
 				return usagef(cmd, "--transport: found %q; expected ws", transport)
 			}
+			if !slices.Contains(protocols, protocol) {
+				return usagef(cmd, "--protocol: found %q; expected %s", protocol, strings.Join(protocols, ", "))
+			}
 			s, err := to.find(cmd, w)
 			if err != nil {
 				return err
@@ -56,7 +64,7 @@ connection or the whole hub.`,
 			if most < 0 {
 				return usagef(cmd, "--count: found %d; expected 0 or more", most)
 			}
-			return s.subscribe(cmd.Context(), w, claims, most)
+			return s.subscribe(cmd.Context(), w, claims, protocol+".webpubsub.azure.v1", most)
 		},
 	}
 	to.flags(cmd)
@@ -64,12 +72,17 @@ connection or the whole hub.`,
 	f.StringArrayVar(&groups, "group", nil, "a `group` to be in; may be repeated")
 	f.StringVar(&user, "user", "", "the client's `user` (default: none)")
 	f.StringVar(&transport, "transport", "ws", "the `door` to use: ws")
+	f.StringVar(&protocol, "protocol", protocols[0], "the `subprotocol` to speak: "+strings.Join(protocols, ", "))
 	f.IntVar(&most, "count", 0, "end after `n` messages (default: never)")
 	return cmd
 }
 
+// protocols are the subprotocols of sub, without the part of their names that they
+// share; the first is the default.
+var protocols = []string{"json.reliable", "json", "protobuf.reliable", "protobuf"}
+
 // subscribe prints what a client receives until a signal, or ctx, ends it.
-func (s *service) subscribe(ctx context.Context, w *world, claims token.Claims, most int) error {
+func (s *service) subscribe(ctx context.Context, w *world, claims token.Claims, protocol string, most int) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() { // ends with ctx
@@ -92,7 +105,9 @@ func (s *service) subscribe(ctx context.Context, w *world, claims token.Claims, 
 	if err != nil {
 		return errors.New(said(err))
 	}
-	c, err := client.Dial(ctx, first, &client.Options{NetDial: s.dial, Reconnect: &client.Reconnect{URL: url}})
+	c, err := client.Dial(ctx, first, &client.Options{
+		Subprotocol: protocol, NetDial: s.dial, Reconnect: &client.Reconnect{URL: url},
+	})
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -118,6 +133,8 @@ func (s *service) subscribe(ctx context.Context, w *world, claims token.Claims, 
 			fmt.Fprintf(w.Stderr, "connected to hub %s%s as connection %s\n", s.hub, inGroups(claims.Groups), e.ConnectionID)
 		case client.Disconnected:
 			fmt.Fprintf(w.Stderr, "the node says: %s\n", e.Text)
+		case client.Recovered:
+			fmt.Fprintf(w.Stderr, "the connection was lost and is recovered; nothing was missed (%v)\n", e.Err)
 		case client.Lost:
 			fmt.Fprintf(w.Stderr, "the connection was lost and a new one is being made; what is sent meanwhile is missed (%v)\n", e.Err)
 		case client.RejoinFailed:

@@ -2,12 +2,9 @@ package client
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
-	"net/http"
+	"strconv"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -17,189 +14,70 @@ import (
 	"github.com/fanfare/fanfare/engine"
 )
 
-const (
-	// JSON is the subprotocol json.webpubsub.azure.v1.
-	JSON = "json.webpubsub.azure.v1"
-	// Raw as Options.Subprotocol offers no subprotocol: frames are bare.
-	Raw = "raw"
-)
-
 // pingMark is the content of the pings that [Client.Ping] sends on a raw
 // connection, to tell their pongs from those of keep-alive.
 const pingMark = "p"
 
-// Options are the knobs of a [Client]. Nil and zero mean the defaults.
-type Options struct {
-	// Subprotocol is [JSON] (the default), [Raw], or the name of a custom
-	// protocol that the server's connect handler accepts; its frames are the
-	// program's own, as with Raw.
-	Subprotocol string
-	// TLS is used for wss. Default: the system's roots.
-	TLS *tls.Config
-	// Header is sent with the handshake.
-	Header http.Header
-	// NetDial replaces the dialing of TCP.
-	NetDial func(ctx context.Context, network, addr string) (net.Conn, error)
-	// DialTimeout bounds connecting, the handshake and the wait for the
-	// server's first frame, beside the context of [Dial]. Default 15 s.
-	DialTimeout time.Duration
-	// ReadLimit is the largest message accepted, in bytes over all its
-	// fragments. Default 16 MiB.
-	ReadLimit int
-	// Buffer is how many events may wait for [Client.Receive] before the
-	// client stops reading. Default 256.
-	Buffer int
-	// KeepAlive is how long the server may be silent before the client pings
-	// it; twice as long ends the connection. Default 20 s, negative for never.
-	KeepAlive time.Duration
-	// CloseTimeout bounds the wait for the server's half of the closing
-	// handshake. Default 5 s.
-	CloseTimeout time.Duration
-	// Reconnect, if set, makes a new connection whenever one is lost.
-	Reconnect *Reconnect
-}
-
-// Reconnect says how a lost connection is replaced. The new connection is a new
-// one to the server: it has another id, and is put back into the groups that
-// the client had joined. The client gives up, and [Client.Receive] returns the
-// reason, when the server has refused in a way that trying again will not
-// change: a 4xx status (other than 408 and 429, and only if URL is nil), or a
-// close with 1002, 1003, 1007, 1008 or 1009.
-type Reconnect struct {
-	// MinDelay is the pause before the second attempt in a row; the first is
-	// made at once, unless the lost connection lived for less than 5 s. It doubles up to MaxDelay, and each pause is shortened by
-	// up to a half at random. Defaults 500 ms and 30 s.
-	MinDelay, MaxDelay time.Duration
-	// Attempts bounds the attempts in a row. Default: no bound.
-	Attempts int
-	// URL, if set, returns the URL for an attempt, with a fresh token perhaps.
-	// Default: the URL given to [Dial].
-	URL func(ctx context.Context) (string, error)
-}
-
-func (o *Options) withDefaults() (*Options, error) {
-	var v Options
-	if o != nil {
-		v = *o
-	}
-	if v.Subprotocol == "" {
-		v.Subprotocol = JSON
-	}
-	switch v.Subprotocol {
-	case "json.reliable.webpubsub.azure.v1", "protobuf.webpubsub.azure.v1", "protobuf.reliable.webpubsub.azure.v1", "mqtt":
-		return nil, fmt.Errorf("client: subprotocol %s is not supported; use %s or %s", v.Subprotocol, JSON, Raw)
-	}
-	def := func(d *time.Duration, to time.Duration) {
-		if *d == 0 {
-			*d = to
-		}
-	}
-	def(&v.DialTimeout, 15*time.Second)
-	def(&v.KeepAlive, 20*time.Second)
-	def(&v.CloseTimeout, 5*time.Second)
-	if v.ReadLimit <= 0 {
-		v.ReadLimit = 16 << 20
-	}
-	if v.Buffer <= 0 {
-		v.Buffer = 256
-	}
-	if v.Reconnect != nil {
-		r := *v.Reconnect
-		def(&r.MinDelay, 500*time.Millisecond)
-		def(&r.MaxDelay, 30*time.Second)
-		v.Reconnect = &r
-	}
-	return &v, nil
-}
+// maxPending bounds the requests and invocations that wait for their answers. It
+// is how many of the requests that it carried out a server remembers by their ids:
+// while no more are open, none that is sent again is carried out again.
+const maxPending = 1000
 
 // Client is a connection to a server. Its methods may be called concurrently.
 type Client struct {
 	// Fixed at birth.
-	url     string
-	opts    *Options
-	json    bool
-	events  chan Event
-	ctx     context.Context // ends when the client is asked to close
-	cancel  context.CancelFunc
-	stopped chan struct{} // closed when nothing runs any more
+	url      string
+	opts     *Options
+	protocol protocol // its codec is nil on a raw connection
+	events   chan Event
+	slots    chan struct{}   // holds one value for each request that waits
+	ctx      context.Context // ends when the client is asked to close
+	cancel   context.CancelFunc
+	stopped  chan struct{}  // closed when nothing runs any more
+	tasks    sync.WaitGroup // what a connection has beside its wire
 
-	mu     sync.Mutex // guards the rest; never held across a write
-	wire   *wire      // the one being read; nil while there is none
-	first  Connected  // of the present connection
-	ackID  uint64     // the last one used
-	groups map[string]struct{}
-	err    error // why the client is over
+	mu      sync.Mutex    // guards the rest; never held across a write
+	wire    *wire         // the one being read; nil while there is none
+	conn    *conn         // the present one, or the last
+	lost    bool          // conn is over, and a new one is being made
+	changed chan struct{} // closed, and replaced, when one of those above changes
+	serial  uint64        // the last number given to a request, an invocation or a stream
+	groups  map[string]struct{}
+	watched map[string]struct{} // groups whose state is watched
+	err     error               // why the client is over
 }
 
 // Dial connects to url, the URL that a service SDK or a connection string
 // yields (ws, wss, http or https), and returns once the server has accepted:
-// with [JSON] after its connected message, otherwise after the upgrade. A
-// server's refusal is a [*HandshakeError]. ctx bounds the dialing only.
+// with a subprotocol of this package after its connected message, otherwise after
+// the upgrade. A server's refusal is a [*HandshakeError]. ctx bounds the dialing
+// only.
 func Dial(ctx context.Context, url string, o *Options) (*Client, error) {
 	opts, err := o.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	c := &Client{
-		url: url, opts: opts, json: opts.Subprotocol == JSON,
+		url: url, opts: opts, protocol: protocols[opts.Subprotocol],
 		events:  make(chan Event, opts.Buffer),
+		slots:   make(chan struct{}, maxPending),
 		stopped: make(chan struct{}),
+		changed: make(chan struct{}),
 		groups:  make(map[string]struct{}),
+		watched: make(map[string]struct{}),
 	}
-	w, first, err := c.connect(ctx, url)
+	w, err := c.connect(ctx, url)
 	if err != nil {
 		return nil, err
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.wire, c.first = w, first
+	c.wire, c.conn = w, w.conn
 	close(w.open)
-	if c.json {
-		c.events <- first // the buffer has room for at least one
+	if c.protocol.codec != nil {
+		c.events <- w.conn.hello // the buffer has room for at least one
 	}
 	go c.run(w)
 	return c, nil
-}
-
-// connect makes a wire and, with JSON, reads the server's connected message.
-func (c *Client) connect(ctx context.Context, url string) (*wire, Connected, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.opts.DialTimeout)
-	defer cancel()
-	w, err := dialWire(ctx, url, c.opts)
-	if err != nil {
-		return nil, Connected{}, err
-	}
-	if !c.json {
-		return w, Connected{}, nil
-	}
-	cut := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		w.conn.SetReadDeadline(time.Unix(1, 0))
-		close(cut)
-	})
-	first, err := readConnected(ctx, w)
-	if !stop() {
-		<-cut // the deadline must not be set after it is cleared
-		err = fmt.Errorf("client: dial: wait for the server's connected message: %w", ctx.Err())
-	}
-	if err != nil {
-		w.end(err)
-		return nil, Connected{}, err
-	}
-	w.conn.SetReadDeadline(time.Time{})
-	return w, first, nil
-}
-
-func readConnected(ctx context.Context, w *wire) (Connected, error) {
-	op, p, err := w.next(ctx)
-	if err != nil {
-		return Connected{}, fmt.Errorf("client: dial: wait for the server's connected message: %w", err)
-	}
-	f, err := decodeFrame(p)
-	if err != nil || op != ws.OpText || f.Type != "system" || f.Event != "connected" {
-		_ = w.breach(ctx, engine.CloseProtocolError, "the first frame is not a connected message")
-		return Connected{}, errors.New("client: dial: the server's first frame is not a connected message")
-	}
-	return Connected{ConnectionID: f.ConnectionID, UserID: f.UserID}, nil
 }
 
 // ConnectionID returns the id of the present connection, or of the last one
@@ -207,7 +85,7 @@ func readConnected(ctx context.Context, w *wire) (Connected, error) {
 func (c *Client) ConnectionID() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.first.ConnectionID
+	return c.conn.hello.ConnectionID
 }
 
 // UserID returns the user id that the server gave the connection; empty if
@@ -215,12 +93,13 @@ func (c *Client) ConnectionID() string {
 func (c *Client) UserID() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.first.UserID
+	return c.conn.hello.UserID
 }
 
 // Receive returns the next event, waiting for it until ctx ends. Once the
 // client is over and its events are used up, it returns the reason: a
-// [*CloseError], the error that broke the connection, or [ErrClosed].
+// [*CloseError], a [*RecoveryError], the error that broke the connection, or
+// [ErrClosed].
 func (c *Client) Receive(ctx context.Context) (Event, error) {
 	select {
 	case e, ok := <-c.events:
@@ -240,7 +119,8 @@ type SendOptions struct {
 	// NoEcho leaves this connection out of the receivers (SendToGroup only).
 	NoEcho bool
 	// FireAndForget asks for no acknowledgement: the call returns once the
-	// message is written, and a refusal goes unnoticed.
+	// message is written, and a refusal goes unnoticed. So does its loss with the
+	// wire: it is not sent again after a recovery.
 	FireAndForget bool
 	// Metadata goes with the message: ASCII, with keys up to 256 bytes, values
 	// up to 1024, all together up to 8192.
@@ -253,7 +133,7 @@ type SendOptions struct {
 // JoinGroup enters a group and returns when the server has acknowledged it. A
 // refusal is an [*AckError].
 func (c *Client) JoinGroup(ctx context.Context, group string) error {
-	return c.do(ctx, &request{kind: "joinGroup", name: group}, true)
+	return c.do(ctx, &request{verb: verbJoin, name: group}, true)
 }
 
 // LeaveGroup leaves a group and returns when the server has acknowledged it.
@@ -262,12 +142,19 @@ func (c *Client) JoinGroup(ctx context.Context, group string) error {
 func (c *Client) LeaveGroup(ctx context.Context, group string) error {
 	c.mu.Lock()
 	_, was := c.groups[group]
+	_, watched := c.watched[group]
 	delete(c.groups, group)
+	delete(c.watched, group)
 	c.mu.Unlock()
-	err := c.do(ctx, &request{kind: "leaveGroup", name: group}, true)
-	if ack := (*AckError)(nil); was && errors.As(err, &ack) {
+	err := c.do(ctx, &request{verb: verbLeave, name: group}, true)
+	if ack := (*AckError)(nil); errors.As(err, &ack) {
 		c.mu.Lock()
-		c.groups[group] = struct{}{}
+		if was {
+			c.groups[group] = struct{}{}
+		}
+		if watched {
+			c.watched[group] = struct{}{}
+		}
 		c.mu.Unlock()
 	}
 	return err
@@ -279,7 +166,7 @@ func (c *Client) SendToGroup(ctx context.Context, group string, p engine.Payload
 	if o == nil {
 		o = &SendOptions{}
 	}
-	r := &request{kind: "sendToGroup", name: group, payload: &p, noEcho: o.NoEcho, metadata: o.Metadata, ttl: o.TTL}
+	r := &request{verb: verbSend, name: group, payload: &p, noEcho: o.NoEcho, metadata: o.Metadata, ttl: o.TTL}
 	return c.do(ctx, r, !o.FireAndForget)
 }
 
@@ -290,15 +177,15 @@ func (c *Client) SendEvent(ctx context.Context, event string, p engine.Payload, 
 	if o == nil {
 		o = &SendOptions{}
 	}
-	r := &request{kind: "event", name: event, payload: &p, metadata: o.Metadata}
+	r := &request{verb: verbEvent, name: event, payload: &p, metadata: o.Metadata}
 	return c.do(ctx, r, !o.FireAndForget)
 }
 
-// Send writes one message on a connection without the JSON subprotocol: Text
+// Send writes one message on a connection without a subprotocol of this package: Text
 // and JSON as a text frame, the others as a binary one. What the server makes
 // of it depends on the URL's webpubsub_mode.
 func (c *Client) Send(ctx context.Context, p engine.Payload) error {
-	if c.json {
+	if c.protocol.codec != nil {
 		return errors.New("client: Send is for connections without a subprotocol; use SendToGroup or SendEvent")
 	}
 	w, err := c.current(ctx)
@@ -314,20 +201,101 @@ func (c *Client) Send(ctx context.Context, p engine.Payload) error {
 	return w.write(ctx, op, p.Data)
 }
 
-// Ping returns once the server has answered a ping: the JSON subprotocol's own,
-// or a WebSocket one on a connection without it.
+// Invoke raises a user event, like SendEvent, and returns what the server's event
+// handler has answered; a payload without data if that is nothing. A failure is an
+// [*InvocationError]. The server is told if ctx ends first. An invocation does not
+// outlive its wire: if that is lost, Invoke returns the reason, and the handler may
+// have been called.
+func (c *Client) Invoke(ctx context.Context, event string, p engine.Payload) (engine.Payload, error) {
+	if err := c.admit(ctx, verbInvoke); err != nil {
+		return engine.Payload{}, err
+	}
+	defer c.leave()
+	r := &request{verb: verbInvoke, id: strconv.FormatUint(c.number(), 10), name: event, payload: &p}
+	b, err := c.protocol.encode(r)
+	if err != nil {
+		return engine.Payload{}, err
+	}
+	w, err := c.current(ctx)
+	if err != nil {
+		return engine.Payload{}, err
+	}
+	answer, err := w.invoke(r.id)
+	if err != nil {
+		return engine.Payload{}, err
+	}
+	if err := w.write(ctx, c.protocol.op(), b); err != nil {
+		w.abandon(r.id)
+		return engine.Payload{}, err
+	}
+	select {
+	case f := <-answer:
+		switch {
+		case f == nil:
+			return engine.Payload{}, w.cause()
+		case f.fail != nil:
+			return engine.Payload{}, &InvocationError{Name: f.fail.name, Message: f.fail.message}
+		}
+		return f.data, nil
+	case <-ctx.Done():
+		w.abandon(r.id)
+		c.cancelInvocation(ctx, w, r.id)
+		return engine.Payload{}, ctx.Err()
+	}
+}
+
+// lastWord bounds what is said for a caller who waits no longer.
+const lastWord = time.Second
+
+func (c *Client) cancelInvocation(ctx context.Context, w *wire, id string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWord)
+	defer cancel()
+	b, err := c.protocol.encode(&request{verb: verbCancel, id: id})
+	if err == nil {
+		_ = w.write(ctx, c.protocol.op(), b) // who cannot be told has nothing to cancel
+	}
+}
+
+// SetGroupState sets this connection's state in a group that it is in, in place of
+// the one before; nil clears it. Whoever watches the group is told. Keys and
+// values together may have 512 bytes. The state ends with the membership and with
+// the connection: after a reconnection it is to be set again.
+func (c *Client) SetGroupState(ctx context.Context, group string, state map[string]string) error {
+	return c.do(ctx, &request{verb: verbSetState, name: group, state: state}, true)
+}
+
+// WatchGroupState asks for the state of a group that the connection is in: a
+// [GroupState] with all there is, and from then on one for each change. A
+// connection that was made in place of a lost one watches again.
+func (c *Client) WatchGroupState(ctx context.Context, group string) error {
+	return c.do(ctx, &request{verb: verbWatchState, name: group}, true)
+}
+
+// UnwatchGroupState ends what WatchGroupState began. Changes that are on their way
+// may still arrive.
+func (c *Client) UnwatchGroupState(ctx context.Context, group string) error {
+	c.mu.Lock()
+	delete(c.watched, group)
+	c.mu.Unlock()
+	return c.do(ctx, &request{verb: verbUnwatchState, name: group}, true)
+}
+
+// Ping returns once the server has answered a ping: the subprotocol's own, or a
+// WebSocket one on a connection without it. It fails if the wire is lost first.
 func (c *Client) Ping(ctx context.Context) error {
 	w, err := c.current(ctx)
 	if err != nil {
 		return err
 	}
-	pong := w.awaitPong()
-	if c.json {
-		err = w.write(ctx, ws.OpText, []byte(`{"type":"ping"}`))
-	} else {
-		err = w.write(ctx, ws.OpPing, []byte(pingMark))
+	op, p := ws.OpPing, []byte(pingMark)
+	if c.protocol.codec != nil {
+		op = c.protocol.op()
+		if p, err = c.protocol.encode(&request{verb: verbPing}); err != nil {
+			return err
+		}
 	}
-	if err != nil {
+	pong := w.awaitPong()
+	if err := w.write(ctx, op, p); err != nil {
 		return err
 	}
 	select {
@@ -345,7 +313,8 @@ func (c *Client) Close() error { return c.CloseWith(engine.CloseNormal, "") }
 
 // CloseWith says goodbye with code and reason (at most 123 bytes), waits for
 // the server's answer for at most Options.CloseTimeout, and returns with
-// nothing left running. Events that had already arrived can still be received.
+// nothing left running. A connection of a reliable subprotocol ends at once with
+// code 1000, and with another when its server has waited for its recovery. Events that had already arrived can still be received.
 // It may be called more than once; later calls only wait.
 func (c *Client) CloseWith(code engine.CloseCode, reason string) error {
 	if err := ws.CheckCloseFrameData(ws.StatusCode(code), reason); err != nil || len(reason) > maxReason {
@@ -371,376 +340,155 @@ func (c *Client) CloseWith(code engine.CloseCode, reason string) error {
 	return nil
 }
 
-// current returns the present wire, once it is back in the groups of the one
-// before it.
-func (c *Client) current(ctx context.Context) (*wire, error) {
-	c.mu.Lock()
-	w, err := c.wire, c.err
-	switch {
-	case err != nil:
-	case c.ctx.Err() != nil:
-		err = ErrClosed
-	case w == nil:
-		err = ErrNotConnected
-	}
-	c.mu.Unlock()
-	if err != nil {
-		return nil, err
+// admit checks that the connection has requests, and waits for one's turn to be one
+// of those that wait for an answer. Each success needs a call of leave.
+func (c *Client) admit(ctx context.Context, v verb) error {
+	if c.protocol.codec == nil {
+		return fmt.Errorf("client: %s needs a subprotocol such as %s", v, ReliableJSON)
 	}
 	select {
-	case <-w.open:
-		return w, nil
-	case <-w.over:
-		return nil, w.cause()
+	case c.slots <- struct{}{}:
+		return nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
 }
 
-// do sends a request of the JSON subprotocol and, if acked, waits for the ack.
+func (c *Client) leave() { <-c.slots }
+
+// number returns a number that no request, invocation or stream has had.
+func (c *Client) number() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.serial++
+	return c.serial
+}
+
+// do sends a request and, if acked, waits for the ack.
 func (c *Client) do(ctx context.Context, r *request, acked bool) error {
-	if !c.json {
-		return fmt.Errorf("client: %s needs subprotocol %s", r.kind, JSON)
+	if err := c.admit(ctx, r.verb); err != nil {
+		return err
+	}
+	defer c.leave()
+	if !acked {
+		return c.tell(ctx, r)
 	}
 	w, err := c.current(ctx)
 	if err != nil {
 		return err
 	}
-	ackID, p, err := c.send(ctx, w, r, acked)
-	if err != nil || !acked {
+	p, err := c.ask(ctx, w, r)
+	if err != nil {
 		return err
 	}
 	select {
 	case err := <-p.done:
 		return err
 	case <-ctx.Done():
-		w.take(ackID)
+		w.conn.take(r.ackID)
 		return ctx.Err()
 	}
 }
 
-func (c *Client) send(ctx context.Context, w *wire, r *request, acked bool) (ackID uint64, p *pending, err error) {
-	if acked {
-		c.mu.Lock()
-		c.ackID++
-		ackID = c.ackID
-		c.mu.Unlock()
-	}
-	b, err := r.encode(ackID, acked)
+// tell writes a request that is not to be acknowledged. One that a wire has not taken
+// whole is written to the next, if there is one.
+func (c *Client) tell(ctx context.Context, r *request) error {
+	b, err := c.protocol.encode(r)
 	if err != nil {
-		return 0, nil, err
+		return err
 	}
-	if acked {
-		if p, err = w.expect(ackID, r); err != nil {
-			return 0, nil, err
-		}
-	}
-	if err := w.write(ctx, ws.OpText, b); err != nil {
-		w.take(ackID)
-		return 0, nil, err
-	}
-	return ackID, p, nil
-}
-
-// run reads one wire after the other until the client is over.
-func (c *Client) run(w *wire) {
-	defer close(c.stopped)
-	defer close(c.events)
-	rejoin, quick := false, 0
 	for {
-		err := c.serve(w, rejoin)
-		if time.Since(w.start) < steady {
-			quick++
-		} else {
-			quick = 0
-		}
-		w = nil
-		var first Connected
-		if r := c.opts.Reconnect; r != nil && c.ctx.Err() == nil && !final(err, r) {
-			c.push(Lost{Err: err})
-			w, first, err = c.reconnect(quick)
-			rejoin = true
-		}
-		if w == nil || !c.adopt(w, first) {
-			c.finish(err)
-			return
-		}
-		if c.json {
-			c.push(first)
-		}
-	}
-}
-
-// steady is how long a connection must live for its loss to be followed by an
-// attempt without a pause: else a server that accepts and drops would be
-// called in a tight loop.
-const steady = 5 * time.Second
-
-// adopt makes w the wire that Close looks for, unless Close was called.
-func (c *Client) adopt(w *wire, first Connected) bool {
-	c.mu.Lock()
-	if c.ctx.Err() == nil {
-		c.wire, c.first = w, first
-		c.mu.Unlock()
-		return true
-	}
-	c.mu.Unlock()
-	w.end(ErrClosed)
-	return false
-}
-
-// finish notes why the client is over.
-func (c *Client) finish(err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err = err; c.ctx.Err() != nil {
-		c.err = ErrClosed
-	}
-	c.cancel()
-}
-
-// serve reads w until it ends, and returns why it did.
-func (c *Client) serve(w *wire, rejoin bool) error {
-	var wg sync.WaitGroup
-	if c.opts.KeepAlive > 0 {
-		wg.Go(func() { c.keepAlive(w) })
-	}
-	if rejoin {
-		wg.Go(func() { c.rejoin(w) })
-	}
-	err := c.read(w)
-	if closed := (*CloseError)(nil); !errors.As(err, &closed) {
-		err = fmt.Errorf("client: connection lost: %w", noEOF(err))
-	}
-	w.end(err)
-	wg.Wait()
-	c.mu.Lock()
-	c.wire = nil
-	c.mu.Unlock()
-	return w.cause()
-}
-
-func (c *Client) read(w *wire) error {
-	// Not c.ctx: a farewell is answered after Close was called, too.
-	ctx := context.Background()
-	for {
-		op, p, err := w.next(ctx)
+		w, err := c.current(ctx)
 		if err != nil {
 			return err
 		}
-		if !c.json {
-			t := engine.Binary
-			if op == ws.OpText {
-				t = engine.Text
-			}
-			c.deliver(w, Message{Payload: engine.Payload{Type: t, Data: append([]byte(nil), p...)}})
-			continue
+		if err := w.write(ctx, c.protocol.op(), b); err == nil || !w.conn.reliable || !w.ended() {
+			return err
 		}
-		if op != ws.OpText {
-			return w.breach(ctx, engine.CloseUnsupported, "the server sent a binary frame on a JSON connection")
-		}
-		f, err := decodeFrame(p)
+	}
+}
+
+// register makes a request that is to be acknowledged and is about to be written to
+// w.
+func (c *Client) register(w *wire, r *request) (*pending, error) {
+	r.ackID = c.number()
+	b, err := c.protocol.encode(r)
+	if err != nil {
+		return nil, err
+	}
+	p := &pending{req: r, bytes: b, done: make(chan error, 1)}
+	return p, w.conn.expect(p, w)
+}
+
+// ask writes a request that is to be acknowledged to w, or to a later wire of the
+// same connection.
+func (c *Client) ask(ctx context.Context, w *wire, r *request) (*pending, error) {
+	p, err := c.register(w, r)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := w.write(ctx, c.protocol.op(), p.bytes)
 		if err == nil {
-			err = c.handle(w, f)
+			return p, nil
 		}
+		if !w.conn.reliable || !w.ended() {
+			w.conn.take(r.ackID)
+			return nil, err
+		}
+		// Who puts the connection onto its next wire writes what was registered by
+		// then. This may have come too late for that.
+		next, err := c.current(ctx)
 		if err != nil {
-			// The server is told that its frame was wrong, the program how.
-			_ = w.breach(ctx, engine.CloseInvalidData, "the server's message is not a valid JSON protocol message")
-			return err
+			w.conn.take(r.ackID)
+			return nil, err
 		}
+		if next.conn != w.conn || !w.conn.move(p, w, next) {
+			return p, nil // it was seen to: written, or failed with its connection
+		}
+		w = next
 	}
 }
 
-func (c *Client) handle(w *wire, f *serverFrame) error {
-	switch f.Type {
-	case "ack":
-		p := w.take(*f.AckID)
-		if p == nil {
-			return nil // the caller has given up
-		}
-		if f.Success {
-			c.acked(p.req)
-			p.done <- nil
-			return nil
-		}
-		e := &AckError{AckID: *f.AckID}
-		if f.Error != nil {
-			e.Name, e.Message = f.Error.Name, f.Error.Message
-		}
-		p.done <- e
-	case "message":
-		data, err := f.payload()
-		if err != nil {
-			return err
-		}
-		c.deliver(w, Message{Group: f.Group, FromUserID: f.FromUserID, Payload: data, Metadata: f.Metadata})
-	case "pong":
-		w.ponged()
-	case "system":
-		if f.Event == "disconnected" {
-			c.deliver(w, Disconnected{Text: f.Message})
-		}
-	}
-	return nil
-}
-
-// acked notes what the client is a member of. The reading goroutine does it,
-// so that it is done before the loss of the connection is noticed.
-func (c *Client) acked(r *request) {
-	if r.kind == "joinGroup" {
+// current returns the present wire, once requests may use it. It waits while a
+// connection is recovered and, on a new one, for the groups of the one before it.
+func (c *Client) current(ctx context.Context) (*wire, error) {
+	for {
 		c.mu.Lock()
-		c.groups[r.name] = struct{}{}
+		w, err, changed := c.wire, c.err, c.changed
+		switch {
+		case err != nil:
+		case c.ctx.Err() != nil:
+			err = ErrClosed
+		case w == nil && c.lost:
+			err = ErrNotConnected
+		}
 		c.mu.Unlock()
-	}
-}
-
-// push hands e to Receive, waiting for room; after Close it is dropped.
-func (c *Client) push(e Event) {
-	select {
-	case c.events <- e:
-	case <-c.ctx.Done():
-	}
-}
-
-// deliver is push for the reading goroutine: while it waits, the silence is the
-// program's and not the server's.
-func (c *Client) deliver(w *wire, e Event) {
-	select {
-	case c.events <- e:
-		return
-	default:
-	}
-	w.stalled.Store(true)
-	c.push(e)
-	w.hear()
-	w.stalled.Store(false)
-}
-
-// keepAlive pings a silent server and ends the wire of a dead one.
-func (c *Client) keepAlive(w *wire) {
-	t := time.NewTicker(c.opts.KeepAlive)
-	defer t.Stop()
-	for {
-		select {
-		case <-w.over:
-			return
-		case <-t.C:
-		}
-		if w.stalled.Load() {
-			continue
-		}
-		silent := time.Since(w.start) - time.Duration(w.heard.Load())
-		if silent >= 2*c.opts.KeepAlive {
-			w.end(fmt.Errorf("client: the server was silent for %v", silent.Round(time.Millisecond)))
-			return
-		}
-		if silent >= c.opts.KeepAlive {
-			ctx, cancel := context.WithTimeout(context.Background(), c.opts.KeepAlive)
-			_ = w.write(ctx, ws.OpPing, nil) // a failure shows in the silence
-			cancel()
-		}
-	}
-}
-
-// reconnect makes a new wire, or says why it gave up. quick is how many
-// connections in a row did not last.
-func (c *Client) reconnect(quick int) (*wire, Connected, error) {
-	r := c.opts.Reconnect
-	if quick > 0 && !c.pause(r.delay(quick)) {
-		return nil, Connected{}, ErrClosed
-	}
-	for attempt := 1; ; attempt++ {
-		url, err := c.url, error(nil)
-		if r.URL != nil {
-			url, err = r.URL(c.ctx)
-		}
-		var w *wire
-		var first Connected
-		if err == nil {
-			w, first, err = c.connect(c.ctx, url)
-		}
-		if err == nil {
-			return w, first, nil
-		}
-		if final(err, r) || attempt == r.Attempts {
-			return nil, Connected{}, fmt.Errorf("client: reconnect, attempt %d: %w", attempt, err)
-		}
-		if !c.pause(r.delay(attempt)) {
-			return nil, Connected{}, ErrClosed
-		}
-	}
-}
-
-// pause waits and reports whether the client is still wanted.
-func (c *Client) pause(d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-c.ctx.Done():
-		return false
-	}
-}
-
-// delay returns the pause after the given attempt, counted from 1.
-func (r *Reconnect) delay(attempt int) time.Duration {
-	d := r.MinDelay
-	for range attempt - 1 {
-		if d *= 2; d >= r.MaxDelay {
-			break
-		}
-	}
-	d = min(d, r.MaxDelay)
-	return d - rand.N(d/2+1) // so that the clients of a node that went do not all come back at once
-}
-
-// rejoin puts a new connection into the groups of the one before it and then
-// opens it to the program. All joins are written first, so that a later
-// LeaveGroup cannot be overtaken by them.
-func (c *Client) rejoin(w *wire) {
-	ctx := c.ctx
-	c.mu.Lock()
-	var groups []string
-	for g := range c.groups {
-		groups = append(groups, g)
-	}
-	c.mu.Unlock()
-	waits := make([]*pending, 0, len(groups))
-	for _, g := range groups {
-		_, p, err := c.send(ctx, w, &request{kind: "joinGroup", name: g}, true)
 		if err != nil {
-			return // the wire is lost or the client closed: whoever reads will see to it
+			return nil, err
 		}
-		waits = append(waits, p)
-	}
-	close(w.open)
-	for i, p := range waits {
-		if err := <-p.done; err != nil {
-			if ack := (*AckError)(nil); !errors.As(err, &ack) {
-				return
+		var open, over <-chan struct{}
+		if w != nil && !(w.ended() && w.conn.reliable) {
+			open, over = w.open, w.over
+		}
+		select {
+		case <-open:
+			return w, nil
+		case <-over:
+			if !w.conn.reliable {
+				return nil, w.cause()
 			}
-			c.mu.Lock()
-			delete(c.groups, groups[i])
-			c.mu.Unlock()
-			c.push(RejoinFailed{Group: groups[i], Err: err})
+		case <-changed:
+		case <-c.ctx.Done():
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
 	}
 }
 
-// final reports whether err would come again if the client tried again.
-func final(err error, r *Reconnect) bool {
-	var refused *HandshakeError
-	if errors.As(err, &refused) {
-		s := refused.Status
-		return r.URL == nil && s >= 400 && s < 500 && s != http.StatusRequestTimeout && s != http.StatusTooManyRequests
-	}
-	var closed *CloseError
-	if errors.As(err, &closed) {
-		switch closed.Code {
-		case engine.CloseProtocolError, engine.CloseUnsupported, engine.CloseInvalidData, engine.ClosePolicy, engine.CloseTooLarge:
-			return true
-		}
-	}
-	return false
+// change tells those who wait for it that the client's state has changed. c.mu is
+// held.
+func (c *Client) change() {
+	close(c.changed)
+	c.changed = make(chan struct{})
 }

@@ -3,10 +3,14 @@ package client_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"net/http/httptest"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/fanfare/fanfare/engine"
 	"github.com/fanfare/fanfare/transport"
@@ -18,15 +22,21 @@ import (
 // name; Mallory has no roles, and an empty token is refused.
 func door(t *testing.T) (hub *engine.Hub, url func(user, query string) string) {
 	t.Helper()
-	handler := &engine.HandlerFuncs{
-		OnUserEvent: func(_ context.Context, e *engine.UserEvent) (*engine.EventReply, error) {
-			if e.Name == "fail" {
-				return nil, errors.New("no")
-			}
-			p := text("you said " + string(e.Payload.Data))
-			return &engine.EventReply{Payload: &p, Metadata: e.Metadata}, nil
-		},
-	}
+	return doorWith(t, func(_ context.Context, e *engine.UserEvent) (*engine.EventReply, error) {
+		switch e.Name {
+		case "fail":
+			return nil, errors.New("no")
+		case "quiet":
+			return nil, nil
+		}
+		p := text("you said " + string(e.Payload.Data))
+		return &engine.EventReply{Payload: &p, Metadata: e.Metadata}, nil
+	})
+}
+
+func doorWith(t *testing.T, onEvent func(context.Context, *engine.UserEvent) (*engine.EventReply, error)) (hub *engine.Hub, url func(user, query string) string) {
+	t.Helper()
+	handler := &engine.HandlerFuncs{OnUserEvent: onEvent}
 	e, err := engine.New(&engine.Options{Hubs: func(engine.HubName) *engine.HubOptions {
 		return &engine.HubOptions{Handlers: []engine.HandlerRule{{UserEvents: "*", Handler: handler}}}
 	}})
@@ -39,7 +49,7 @@ func door(t *testing.T) (hub *engine.Hub, url func(user, query string) string) {
 		}
 		id := engine.Identity{UserID: engine.UserID(c.Token)}
 		if c.Token != "mallory" {
-			id.Roles = []string{"webpubsub.joinLeaveGroup", "webpubsub.sendToGroup"}
+			id.Roles = []string{"webpubsub.joinLeaveGroup", "webpubsub.sendToGroup", "webpubsub.setGroupState", "webpubsub.getGroupState"}
 		}
 		return id, nil
 	})
@@ -179,5 +189,220 @@ func TestRealDoorReconnect(t *testing.T) {
 	}
 	if m := receive[client.Message](t, c); string(m.Payload.Data) != "back" {
 		t.Errorf("received %+v", m)
+	}
+}
+
+// lossy keeps the present wire of a client, so that a test can break it.
+type lossy struct {
+	mu   sync.Mutex
+	link net.Conn
+}
+
+func (l *lossy) options(protocol string) *client.Options {
+	return &client.Options{
+		Subprotocol: protocol, RecoveryInterval: time.Millisecond,
+		NetDial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.link = conn
+			return conn, err
+		},
+	}
+}
+
+// cut resets the wire.
+func (l *lossy) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.link.(*net.TCPConn).SetLinger(0)
+	l.link.Close()
+}
+
+// Every subprotocol of the client, with a real node at the other end.
+func TestRealDoorProtocols(t *testing.T) {
+	for _, protocol := range []string{client.JSON, client.ReliableJSON, client.Protobuf, client.ReliableProtobuf} {
+		t.Run(protocol, func(t *testing.T) {
+			_, url := door(t)
+			ctx := within(t)
+			var link lossy
+			ann, bo := enter(t, url("ann", ""), &client.Options{Subprotocol: protocol}), enter(t, url("bo", ""), link.options(protocol))
+			receive[client.Connected](t, ann)
+			if e := receive[client.Connected](t, bo); e.UserID != "bo" || e.ConnectionID == "" {
+				t.Errorf("Connected = %+v", e)
+			}
+			from := "ann"
+			if strings.HasPrefix(protocol, "protobuf.") {
+				from = ""
+			}
+			for _, c := range []*client.Client{ann, bo} {
+				if err := c.JoinGroup(ctx, "news"); err != nil {
+					t.Fatal(err)
+				}
+			}
+
+			for _, p := range []engine.Payload{
+				text("héllo"), text(""),
+				{Type: engine.JSON, Data: []byte(`{"n":1.0}`)},
+				{Type: engine.Binary, Data: []byte{0, 255}}, {Type: engine.Binary, Data: []byte{}},
+			} {
+				o := &client.SendOptions{NoEcho: true, Metadata: map[string]string{"trace": "t-1"}, TTL: time.Minute}
+				if err := ann.SendToGroup(ctx, "news", p, o); err != nil {
+					t.Fatal(err)
+				}
+				want := client.Message{Group: "news", FromUserID: from, Payload: p, Metadata: o.Metadata}
+				if m := receive[client.Message](t, bo); !reflect.DeepEqual(m, want) {
+					t.Errorf("received %+v, want %+v", m, want)
+				}
+			}
+
+			if p, err := bo.Invoke(ctx, "hello", text("hi")); err != nil || !reflect.DeepEqual(p, text("you said hi")) {
+				t.Errorf("Invoke = %+v, %v", p, err)
+			}
+			if p, err := bo.Invoke(ctx, "quiet", text("hi")); err != nil || len(p.Data) != 0 {
+				t.Errorf("Invoke = %+v, %v", p, err)
+			}
+			var failed *client.InvocationError
+			if _, err := bo.Invoke(ctx, "fail", text("hi")); !errors.As(err, &failed) || failed.Name != "InternalServerError" {
+				t.Errorf("Invoke = %v", err)
+			}
+
+			if err := bo.WatchGroupState(ctx, "news"); err != nil {
+				t.Fatal(err)
+			}
+			if s := receive[client.GroupState](t, bo); s.Group != "news" || !s.Snapshot || len(s.States) != 0 {
+				t.Errorf("snapshot %+v", s)
+			}
+			for _, state := range []map[string]string{{"mood": "ok"}, {}, nil} {
+				if err := ann.SetGroupState(ctx, "news", state); err != nil {
+					t.Fatal(err)
+				}
+				s := receive[client.GroupState](t, bo)
+				if s.Snapshot || len(s.States) != 1 || s.States[0].UserID != "ann" || string(s.States[0].ConnID) != ann.ConnectionID() || !reflect.DeepEqual(s.States[0].State, state) {
+					t.Errorf("update %+v, want state %v", s, state)
+				}
+			}
+			if err := bo.UnwatchGroupState(ctx, "news"); err != nil {
+				t.Fatal(err)
+			}
+
+			st, err := ann.OpenStream(ctx, "news", &client.StreamOptions{NoEcho: true, IdleTimeout: time.Minute})
+			if err != nil {
+				t.Fatal(err)
+			}
+			publish(t, st, "a", "b")
+			if err := st.CloseWithError(ctx, "gave up", "E42"); err != nil {
+				t.Fatal(err)
+			}
+			for i, want := range []string{"a", "b", ""} {
+				m := receive[client.Message](t, bo)
+				part := engine.StreamPart{ID: st.ID(), Seq: uint64(i + 1)}
+				if want == "" {
+					part.End, part.Err = true, &engine.StreamError{Name: engine.StreamUserError, Message: "gave up", UserCode: "E42"}
+				}
+				if string(m.Payload.Data) != want || !reflect.DeepEqual(m.Stream, &part) {
+					t.Errorf("received %+v of %+v, want %q of %+v", m, m.Stream, want, part)
+				}
+			}
+
+			if !strings.Contains(protocol, "reliable") {
+				return
+			}
+			id := bo.ConnectionID()
+			for range 3 {
+				link.cut()
+				if err := ann.SendToGroup(ctx, "news", text("meanwhile"), &client.SendOptions{NoEcho: true}); err != nil {
+					t.Fatal(err)
+				}
+				if err := bo.SendToGroup(ctx, "news", text("own"), nil); err != nil {
+					t.Fatal(err)
+				}
+				receive[client.Recovered](t, bo)
+				wantText(t, bo, "meanwhile", "own")
+				wantText(t, ann, "own")
+			}
+			if bo.ConnectionID() != id {
+				t.Errorf("the connection is %s, was %s", bo.ConnectionID(), id)
+			}
+		})
+	}
+}
+
+// A publisher that loses its wire goes on with its stream where the node left off.
+func TestRealDoorStreamRecovers(t *testing.T) {
+	for _, protocol := range []string{client.ReliableJSON, client.ReliableProtobuf} {
+		t.Run(protocol, func(t *testing.T) {
+			_, url := door(t)
+			ctx := within(t)
+			var link lossy
+			ann, bo := enter(t, url("ann", ""), link.options(protocol)), enter(t, url("bo", ""), nil)
+			receive[client.Connected](t, bo)
+			if err := bo.JoinGroup(ctx, "news"); err != nil {
+				t.Fatal(err)
+			}
+			st, err := ann.OpenStream(ctx, "news", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			const parts = 500
+			done := make(chan error, 1)
+			go func() {
+				for i := range parts {
+					if err := st.Send(ctx, text(fmt.Sprint(i))); err != nil {
+						done <- err
+						return
+					}
+				}
+				done <- st.Close(ctx)
+			}()
+			for i := range parts {
+				if m := receive[client.Message](t, bo); string(m.Payload.Data) != fmt.Sprint(i) || m.Stream.Seq != uint64(i+1) {
+					t.Fatalf("received %q, part %d, want %d", m.Payload.Data, m.Stream.Seq, i)
+				}
+				if i%100 == 50 {
+					link.cut()
+				}
+			}
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			if m := receive[client.Message](t, bo); !m.Stream.End || m.Stream.Err != nil {
+				t.Errorf("the last part is %+v", m.Stream)
+			}
+		})
+	}
+}
+
+// An event whose wire breaks while its handler is at work is handled once, and its
+// reply arrives once.
+func TestRealDoorEventOnce(t *testing.T) {
+	began, release := make(chan struct{}, 10), make(chan struct{})
+	_, url := doorWith(t, func(_ context.Context, e *engine.UserEvent) (*engine.EventReply, error) {
+		began <- struct{}{}
+		<-release
+		return &engine.EventReply{Payload: &e.Payload}, nil
+	})
+	var link lossy
+	c := enter(t, url("ann", ""), link.options(client.ReliableJSON))
+	receive[client.Connected](t, c)
+	done := make(chan error, 1)
+	go func() { done <- c.SendEvent(within(t), "slow", text("x"), nil) }()
+	<-began
+	link.cut()
+	receive[client.Recovered](t, c)
+	if err := c.Ping(within(t)); err != nil { // it comes behind the event that is sent again
+		t.Fatal(err)
+	}
+	close(release)
+	if err := <-done; err != nil {
+		t.Errorf("SendEvent = %v", err)
+	}
+	wantText(t, c, "x")
+	if err := c.SendEvent(within(t), "next", text("y"), nil); err != nil {
+		t.Fatal(err)
+	}
+	wantText(t, c, "y")
+	if n := len(began); n != 1 {
+		t.Errorf("the handler was called %d times more, want once for the next event", n)
 	}
 }

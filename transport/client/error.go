@@ -34,7 +34,8 @@ func (e *HandshakeError) Error() string {
 
 // AckError is a server's refusal of one request. The connection stays open.
 type AckError struct {
-	// Name is the kind of refusal: "Forbidden", "Duplicate", "InternalServerError", ...
+	// Name is the kind of refusal: "Forbidden", "InternalServerError", ...
+	// "Duplicate" is none: it says that the request has been carried out.
 	Name string
 	// Message is the server's explanation.
 	Message string
@@ -47,6 +48,50 @@ func (e *AckError) Error() string {
 	return fmt.Sprintf("client: the server refused request %d: %s: %s", e.AckID, e.Name, e.Message)
 }
 
+// InvocationError is a server's refusal of an invocation, or its handler's failure.
+type InvocationError struct {
+	// Name is the kind of failure: "InternalServerError", ...
+	Name string
+	// Message is the server's explanation.
+	Message string
+}
+
+// Error returns the name and the message.
+func (e *InvocationError) Error() string {
+	return fmt.Sprintf("client: the invocation failed: %s: %s", e.Name, e.Message)
+}
+
+// StreamError is why the server closed a stream that this client publishes.
+type StreamError struct {
+	// Name is the kind of failure: "Forbidden", "IdleTimeout", "StreamNotFound", ...
+	Name string
+	// Message is the server's explanation.
+	Message string
+}
+
+// Error returns the name and the message.
+func (e *StreamError) Error() string {
+	return fmt.Sprintf("client: the server closed the stream: %s: %s", e.Name, e.Message)
+}
+
+// RecoveryError says that a connection could not be recovered: what was sent to it
+// since it was lost is missed. It unwraps to both of its errors.
+type RecoveryError struct {
+	// Lost is why the wire was lost.
+	Lost error
+	// Err is what became of the last attempt: a [*CloseError] with
+	// [engine.ClosePolicy] if the server has given the connection up.
+	Err error
+}
+
+// Error returns both reasons.
+func (e *RecoveryError) Error() string {
+	return fmt.Sprintf("client: the connection was not recovered: %v; it had been lost: %v", e.Err, e.Lost)
+}
+
+// Unwrap returns both reasons.
+func (e *RecoveryError) Unwrap() []error { return []error{e.Lost, e.Err} }
+
 // CloseError is the end of a connection by a close frame (RFC 6455 section
 // 5.5.1): the server's, or the one with which this client answered a breach of
 // the protocol.
@@ -56,6 +101,8 @@ type CloseError struct {
 	Reason string
 	// ByClient tells that the client found the breach and ended the connection.
 	ByClient bool
+
+	detail error // what the breach was, where Reason does not say it
 }
 
 // Error returns the code and the reason.
@@ -68,5 +115,11 @@ func (e *CloseError) Error() string {
 	if e.Reason != "" {
 		s += ": " + e.Reason
 	}
+	if e.detail != nil {
+		s += ": " + e.detail.Error()
+	}
 	return s
 }
+
+// Unwrap returns what the breach was, if it is known.
+func (e *CloseError) Unwrap() error { return e.detail }

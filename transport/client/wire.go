@@ -35,16 +35,20 @@ const (
 	keptBuffer = 64 << 10
 )
 
-// wire is one WebSocket connection. It outlives no reconnection.
+// wire is one WebSocket connection.
 type wire struct {
 	// Fixed at birth.
-	conn  net.Conn
+	link  net.Conn
 	br    *bufio.Reader
 	limit int
 	tls   bool
 	open  chan struct{} // closed when requests may use it
 	over  chan struct{} // closed by end
 	turn  chan struct{} // holds one value while someone writes
+	held  *frame        // what was read before the wire was put into use; nil for nothing
+
+	// Set before the wire is used.
+	conn *conn
 
 	// Owned by the reading goroutine.
 	buf bytes.Buffer
@@ -54,16 +58,10 @@ type wire struct {
 	start    time.Time
 	saidGood atomic.Bool // a close frame was sent
 
-	mu    sync.Mutex // guards the rest
-	acks  map[uint64]*pending
-	pongs []chan struct{} // who waits for a pong, oldest first
-	err   error           // why it ended
-}
-
-// pending is a request that waits for its ack.
-type pending struct {
-	req  *request
-	done chan error // holds one
+	mu          sync.Mutex               // guards the rest
+	pongs       []chan struct{}          // who waits for a pong, oldest first
+	invocations map[string]chan<- *frame // each holds one
+	err         error                    // why it ended
 }
 
 // dialWire connects and upgrades. ctx and timeout bound both.
@@ -110,18 +108,18 @@ func dialWire(ctx context.Context, target string, o *Options) (*wire, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client: dial: %w", err)
 	}
-	if o.Subprotocol == JSON && hs.Protocol != JSON {
+	if _, known := protocols[o.Subprotocol]; known && hs.Protocol != o.Subprotocol {
 		conn.Close()
-		return nil, errors.New("client: dial: the server did not choose subprotocol " + JSON)
+		return nil, errors.New("client: dial: the server did not choose subprotocol " + o.Subprotocol)
 	}
 	if br == nil {
 		br = bufio.NewReader(conn)
 	}
 	_, isTLS := conn.(*tls.Conn)
 	return &wire{
-		conn: conn, br: br, limit: o.ReadLimit, tls: isTLS, start: time.Now(),
+		link: conn, br: br, limit: o.ReadLimit, tls: isTLS, start: time.Now(),
 		open: make(chan struct{}), over: make(chan struct{}), turn: make(chan struct{}, 1),
-		acks: make(map[uint64]*pending),
+		invocations: make(map[string]chan<- *frame),
 	}, nil
 }
 
@@ -156,8 +154,8 @@ func (w *wire) write(ctx context.Context, op ws.OpCode, p []byte) error {
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline, impatient = d, true
 	}
-	w.conn.SetWriteDeadline(deadline)
-	n, err := w.conn.Write(head.Bytes())
+	w.link.SetWriteDeadline(deadline)
+	n, err := w.link.Write(head.Bytes())
 	switch {
 	case err == nil:
 		return nil
@@ -242,7 +240,7 @@ func (w *wire) control(ctx context.Context, h ws.Header) error {
 }
 
 // breach ends the wire because the server broke the protocol.
-func (w *wire) breach(ctx context.Context, code engine.CloseCode, reason string) error {
+func (w *wire) breach(ctx context.Context, code engine.CloseCode, reason string) *CloseError {
 	reason = reason[:min(len(reason), maxReason)]
 	w.sayGoodbye(ctx, ws.NewCloseFrameBody(ws.StatusCode(code), reason))
 	return &CloseError{Code: code, Reason: reason, ByClient: true}
@@ -257,25 +255,34 @@ func (w *wire) sayGoodbye(ctx context.Context, body []byte) {
 	_ = w.write(ctx, ws.OpClose, body)
 }
 
-// expect registers a request that waits for ackID.
-func (w *wire) expect(ackID uint64, r *request) (*pending, error) {
+// invoke registers an invocation. Its channel gets the answer, or is closed when
+// the wire ends before there is one.
+func (w *wire) invoke(id string) (<-chan *frame, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil {
 		return nil, w.err
 	}
-	p := &pending{req: r, done: make(chan error, 1)}
-	w.acks[ackID] = p
-	return p, nil
+	answer := make(chan *frame, 1)
+	w.invocations[id] = answer
+	return answer, nil
 }
 
-// take removes and returns the request that waits for ackID; nil if none does.
-func (w *wire) take(ackID uint64) *pending {
+// answer hands f to the invocation that it answers, if someone still waits.
+func (w *wire) answer(f *frame) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	p := w.acks[ackID]
-	delete(w.acks, ackID)
-	return p
+	if ch := w.invocations[f.id]; ch != nil {
+		delete(w.invocations, f.id)
+		ch <- f
+	}
+}
+
+// abandon gives an invocation up.
+func (w *wire) abandon(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.invocations, id)
 }
 
 // awaitPong registers a waiter for the next pong that nobody else waits for.
@@ -296,7 +303,8 @@ func (w *wire) ponged() {
 	}
 }
 
-// end closes the wire, once, and fails all who wait on it.
+// end closes the wire, once, and fails all who wait on it; with a subprotocol that
+// has no recovery the connection ends with it.
 func (w *wire) end(err error) {
 	w.mu.Lock()
 	if w.err != nil {
@@ -304,13 +312,25 @@ func (w *wire) end(err error) {
 		return
 	}
 	w.err = err
-	acks := w.acks
-	w.acks, w.pongs = nil, nil
+	for _, ch := range w.invocations {
+		close(ch)
+	}
+	w.invocations, w.pongs = nil, nil
 	close(w.over)
 	w.mu.Unlock()
-	w.conn.Close()
-	for _, p := range acks {
-		p.done <- err
+	w.link.Close()
+	if w.conn != nil && !w.conn.reliable {
+		w.conn.end(err)
+	}
+}
+
+// ended reports whether the wire is over.
+func (w *wire) ended() bool {
+	select {
+	case <-w.over:
+		return true
+	default:
+		return false
 	}
 }
 
