@@ -315,7 +315,7 @@ func (h *Hub) askOthers(ctx context.Context, c *Conn, in *entrance) error {
 // yield ends c in favour of a newer connection with its id, or refuses.
 func (c *Conn) yield(user UserID, subprotocol string, takeOver bool) error {
 	if takeOver && c.subprotocol == subprotocol && c.user == user {
-		c.Abort(EndTakenOver, "A newer connection with the same id took over.")
+		c.End(EndTakenOver, ClosePolicy, "", "A newer connection with the same id took over.")
 		return nil
 	}
 	return &Error{

@@ -137,7 +137,7 @@ func (c *Conn) end(ctx context.Context, reason EndReason, code CloseCode, text, 
 		why = closeText
 	}
 	if c.overFor(ctx, reason, code, why) {
-		c.shard.post(entry{op: opFinish, conn: c, closing: &closing{text, code, closeText}})
+		c.shard.post(entry{op: opFinish, conn: c, closing: &closing{reason, text, code, closeText}})
 	}
 }
 
@@ -161,7 +161,7 @@ func (c *Conn) Gone(wire WireID, code CloseCode, text string) {
 		return
 	}
 	c.over(reason, code, text)
-	c.shard.post(entry{op: opGone, conn: c, polite: code != CloseAbnormal, closing: &closing{code: code}})
+	c.shard.post(entry{op: opGone, conn: c, polite: code != CloseAbnormal, closing: &closing{reason: EndClient, code: code}})
 }
 
 // SetLast leaves a message that is published once, under the connection's own

@@ -119,6 +119,45 @@ func TestDetails(t *testing.T) {
 	}
 }
 
+// ends is an encoding of a connection's first and last message, with what is a
+// protocol's own about them.
+type ends struct{}
+
+func (ends) AppendBody(dst []byte, m *engine.Message) ([]byte, bool) {
+	switch m.Kind {
+	case engine.KindConnected:
+		return fmt.Appendf(dst, "connected \nhello %v\n", m.Attributes), true
+	case engine.KindClose:
+		return fmt.Appendf(dst, "goodbye %s\n", m.Reason), true
+	}
+	return dst, false
+}
+
+func (ends) AppendPrefix(dst []byte, _ *engine.Message, _ engine.Own, _ int) []byte { return dst }
+func (ends) Own() bool                                                              { return false }
+
+// A protocol that says more in its first and last message than Azure's gets what
+// it takes: whoever is taken over is told so.
+func TestHelloAndGoodbye(t *testing.T) {
+	h := start(t, nil).Hub("chat")
+	open := func(hello string) *client {
+		a, err := h.Admit(t.Context(), &engine.AdmitRequest{ConnID: "x", TakeOver: true})
+		must(t, err)
+		w := &enginetest.Wire{}
+		c, err := a.Open(w, &engine.OpenOptions{Encoding: ends{}, Hello: hello, Bind: w.Bind})
+		must(t, err)
+		return &client{Conn: c, Wire: w, t: t}
+	}
+	first := open("one")
+	second := open("two")
+	first.expect("hello one", "goodbye TakenOver")
+	second.End(engine.EndServer, engine.CloseNormal, "", "")
+	second.expect("hello two", "goodbye ClosedByAppServer")
+	third := open("three")
+	third.Gone(engine.FirstWire, engine.CloseNormal, "")
+	third.expect("hello three", "goodbye Normal")
+}
+
 // What a client publishes upon its hello reaches itself in its initial groups.
 func TestHelloFollowsInitialGroups(t *testing.T) {
 	h := start(t, nil).Hub("chat")

@@ -211,7 +211,7 @@ func (s *shard) finish(c *Conn, end *closing) {
 	if end.text != "" {
 		s.solo(c, &Message{Kind: KindDisconnected, Text: end.text})
 	}
-	s.solo(c, &Message{Kind: KindClose, CloseCode: end.code, Text: end.closeText})
+	s.solo(c, &Message{Kind: KindClose, CloseCode: end.code, Text: end.closeText, Reason: end.reason})
 	c.state = connFlushing
 	s.wheel.add(c, timerState, s.engine.clock.Now().Add(s.engine.limits.CloseTimeout))
 	if c.plan == 0 {

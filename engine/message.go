@@ -128,6 +128,8 @@ type Message struct {
 	ReconnectionToken string
 	CloseCode         CloseCode
 	Text              string
+	// Reason is why the connection ends (KindClose), for protocols with words for that.
+	Reason EndReason
 	// Invocation is the client's name for what is answered.
 	Invocation string
 	States     []GroupState

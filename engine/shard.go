@@ -121,6 +121,7 @@ type opening struct {
 
 // closing is what a connection is told at its end.
 type closing struct {
+	reason    EndReason
 	text      string // of KindDisconnected; empty to leave it out
 	code      CloseCode
 	closeText string
