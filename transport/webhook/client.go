@@ -247,7 +247,8 @@ func (c *Client) Connect(ctx context.Context, e *engine.ConnectEvent) (*engine.C
 		return nil, err
 	}
 	var reply *engine.ConnectReply
-	err = c.post(ctx, systemEvent(&e.EventContext, engine.SystemConnect, body), func(a *answer) error {
+	ev := systemEvent(&e.EventContext, engine.SystemConnect, body)
+	err = c.post(ctx, ev, func(a *answer) error {
 		ch, err := a.change(true)
 		if err != nil {
 			return err
@@ -256,13 +257,17 @@ func (c *Client) Connect(ctx context.Context, e *engine.ConnectEvent) (*engine.C
 		if err != nil {
 			return err
 		}
-		if r == nil && ch.empty() {
+		own, err := ev.own(a)
+		if err != nil {
+			return badReply("The event handler's reply to connect is not what the client's protocol takes.", "", err)
+		}
+		if r == nil && ch.empty() && own == nil {
 			return nil
 		}
 		if r == nil {
 			r = &engine.ConnectReply{}
 		}
-		r.State = ch.apply(e.State)
+		r.State, r.Details = ch.apply(e.State), own
 		reply = r
 		return nil
 	})
@@ -299,10 +304,15 @@ func (c *Client) notify(ctx context.Context, e *event) (*engine.NotifyReply, err
 // UserEvent hands a client's event to the server and returns its answer.
 func (c *Client) UserEvent(ctx context.Context, e *engine.UserEvent) (*engine.EventReply, error) {
 	var reply *engine.EventReply
-	err := c.post(ctx, userEvent(e), func(a *answer) error {
+	ev := userEvent(e)
+	err := c.post(ctx, ev, func(a *answer) error {
 		ch, err := a.change(true)
 		if err != nil {
 			return err
+		}
+		if ev.exchange != nil {
+			reply = &engine.EventReply{UpdateState: ch.update(), Attributes: ev.exchange.ReadReply(a.status, a.header, a.body)}
+			return nil
 		}
 		m, err := a.metadata()
 		if err != nil {
@@ -327,11 +337,17 @@ func (c *Client) post(ctx context.Context, e *event, read func(*answer) error) e
 	}
 	defer c.leave()
 	c.events.Add(1)
+	if e.label != labelUser {
+		if err := e.say(); err != nil {
+			c.failed.Add(1)
+			return err
+		}
+	}
 	ctx, d := c.withDeadline(ctx, c.timeout)
 	defer d.release()
 	a, cl, err := c.send(ctx, d, e)
 	if err == nil && !a.ok() {
-		err = &engine.Error{Code: engine.CodeInternal, Rule: "event.status", Status: a.status,
+		err = &engine.Error{Code: engine.CodeInternal, Rule: "event.status", Status: a.status, Reply: e.refusal(a),
 			Message: "The event handler did not accept the event.",
 			Detail:  c.detail(cl, fmt.Sprintf("it answered %d, in attempt %d; 2xx would pass", a.status, cl.attempts))}
 	}
@@ -351,7 +367,7 @@ func (c *Client) post(ctx context.Context, e *event, read func(*answer) error) e
 // send does all that precedes the answer to an event.
 func (c *Client) send(ctx context.Context, d *deadline, e *event) (*answer, *call, error) {
 	st := stateOf(e.State)
-	cl := &call{hub: e.Hub, label: e.label, what: e.name, method: http.MethodPost, body: e.body, bounded: true, wantBody: true}
+	cl := &call{hub: e.Hub, label: e.label, what: e.name, method: http.MethodPost, body: e.body, bounded: true, wantBody: true, wantRefusal: e.minds()}
 	if e.label == labelUser {
 		cl.what = "user event " + e.name
 	}

@@ -74,6 +74,9 @@ type event struct {
 	contentType  string
 	body         []byte
 	metadata     engine.Metadata
+
+	member   string   // the protocol's own, of a system event's body; empty for none
+	exchange Exchange // nil for none
 }
 
 const (
@@ -89,10 +92,17 @@ func systemEvent(ec *engine.EventContext, name string, body []byte) *event {
 }
 
 func userEvent(e *engine.UserEvent) *event {
-	return &event{
+	ev := &event{
 		EventContext: &e.EventContext, label: labelUser, prefix: userPrefix, name: string(e.Name),
 		contentType: contentTypes[e.Payload.Type&3], body: e.Payload.Data, metadata: e.Metadata,
 	}
+	if x, ok := e.Attributes.(Exchange); ok {
+		ev.exchange = x
+		if t := x.ContentType(); t != "" {
+			ev.contentType = t
+		}
+	}
+	return ev
 }
 
 // headers builds a request's headers. Values share one array, and names are
@@ -152,7 +162,14 @@ func (c *Client) eventHeaders(e *event, st *state) (http.Header, error) {
 	b.put(hdrSpecVersion, "1.0")
 	b.put(hdrAWPSVersion, "1.0")
 	b.set(hdrType, e.prefix+e.name)
-	b.set(hdrSource, "/hubs/"+string(e.Hub)+"/client/"+string(e.ConnID))
+	source := "/hubs/" + string(e.Hub) + "/client/" + string(e.ConnID)
+	words, _ := e.Details.(Words)
+	if words != nil {
+		if s := words.EventSource(); s != "" {
+			source += "/" + s
+		}
+	}
+	b.set(hdrSource, source)
 	b.put(hdrID, strconv.FormatUint(e.ID, 10))
 	b.put(hdrTime, e.Time.UTC().Format("2006-01-02T15:04:05Z"))
 	b.set(hdrConnectionID, string(e.ConnID))
@@ -174,8 +191,18 @@ func (c *Client) eventHeaders(e *event, st *state) (http.Header, error) {
 	}
 	b.put(hdrOrigin, c.originHost)
 	b.put(hdrRequestID, uuid.NewString())
-	b.put(hdrContentType, e.contentType)
+	b.set(hdrContentType, e.contentType)
 	b.put(hdrUserAgent, userAgent)
+	if words != nil {
+		event := ""
+		if e.label != labelUser {
+			event = e.name
+		}
+		b.setOwn(words.EventHeaders(event))
+	}
+	if e.exchange != nil {
+		b.setOwn(e.exchange.EventHeaders())
+	}
 	if err := b.setMetadata(e.metadata); err != nil {
 		return nil, err
 	}

@@ -75,6 +75,8 @@ type call struct {
 	attempts int
 	// wantBody is true if the body of a 2xx reply is to be read.
 	wantBody bool
+	// wantRefusal is true if that of any other is, where it comes in time.
+	wantRefusal bool
 }
 
 // exchange sends a request until it is answered by anything but 408 or 5xx, or
@@ -166,7 +168,11 @@ func (c *Client) roundTrip(ctx context.Context, d *deadline, cl *call, n int) (a
 	defer resp.Body.Close()
 	a = &answer{status: resp.StatusCode, header: resp.Header, url: cl.target.url}
 	if !a.ok() || !cl.wantBody {
-		drain(resp, cancel)
+		if !cl.wantRefusal || a.ok() {
+			drain(resp, cancel)
+		} else if a.body, err = readBody(resp); err != nil {
+			a.body = nil
+		}
 		return a, nil, a.status == http.StatusRequestTimeout || a.status >= 500 && a.status <= 599
 	}
 	d.headersCame()
