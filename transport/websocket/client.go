@@ -16,7 +16,7 @@ import (
 
 // client is one connection of the door: frames between a wire and a session.
 type client struct {
-	session transport.Session
+	session Session
 
 	// Owned by the wire's reading goroutine.
 	reader   reader
@@ -48,9 +48,13 @@ var (
 // open makes a client of c, and join its session that of a connection. rest is what
 // has been read of c.
 func (h *Handler) open(c net.Conn, rest []byte, deflate bool, join func(*transport.Session, transport.Wire) error) error {
-	cl := &client{reader: newReader(h.limits.MessageBytes, deflate)}
-	w := h.wires.New(c, cl)
-	if err := join(&cl.session, w); err != nil {
+	cl := &struct { // one piece of memory
+		client
+		own transport.Session
+	}{client: client{reader: newReader(h.limits.MessageBytes, deflate)}}
+	cl.session = &cl.own
+	w := h.wires.New(c, &cl.client)
+	if err := join(&cl.own, w); err != nil {
 		w.Close(false)
 		return err
 	}

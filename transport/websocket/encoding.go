@@ -27,6 +27,9 @@ func (e encoding) AppendBody(dst []byte, m *engine.Message) ([]byte, bool) {
 	case engine.KindWirePing, engine.KindWirePong:
 		return append(dst, m.Payload.Data[:min(len(m.Payload.Data), maxControl)]...), true
 	case engine.KindClose:
+		if p, ok := e.codec.(Parting); ok {
+			return appendParting(dst, p, m), true
+		}
 		return appendClose(dst, m.CloseCode, m.Text), true
 	}
 	if !e.compresses(m) {
@@ -49,6 +52,9 @@ func (e encoding) AppendPrefix(dst []byte, m *engine.Message, own engine.Own, bo
 	case engine.KindWirePong:
 		return appendHeader(dst, ws.OpPong, false, bodyLen)
 	case engine.KindClose:
+		if _, ok := e.codec.(Parting); ok {
+			return dst // the body is whole frames
+		}
 		return appendHeader(dst, ws.OpClose, false, bodyLen)
 	}
 	op := ws.OpText

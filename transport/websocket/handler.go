@@ -41,6 +41,9 @@ type Options struct {
 	// reading goroutine, as those that are not plain TCP on Linux do anyway.
 	Portable bool
 
+	// Protocols are other protocols that clients speak over this door's wires.
+	Protocols []Protocol
+
 	// PublicEndpoint is what clients call this service, such as
 	// "https://rt.example.com": scheme and host of Credentials.Audience. Default:
 	// the scheme and host that a client's request names.
@@ -102,6 +105,13 @@ func NewHandler(e *engine.Engine, auth transport.Authenticator, o *Options) *Han
 
 // ServeHTTP implements [http.Handler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if p, t, ok := h.hosted(r.URL); ok {
+		k := knock{h: h, w: w, r: r}
+		if err := k.host(p, t); err != nil {
+			k.refuse(err)
+		}
+		return
+	}
 	t, mine := parseTarget(r.URL)
 	if !mine {
 		h.o.Fallback.ServeHTTP(w, r)

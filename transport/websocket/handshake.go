@@ -315,6 +315,15 @@ func parseRaw(query url.Values) (m rawMode, err error) {
 
 // admit asks the hub, which asks the event handler.
 func (k *knock) admit(identity engine.Identity, query url.Values, offered []string) (*engine.Admission, error) {
+	a, err := k.h.engine.Hub(k.hub).Admit(k.r.Context(), k.request(identity, query, offered))
+	if err != nil {
+		return nil, &refusal{admitStatus(err), err}
+	}
+	return a, nil
+}
+
+// request is what the hub is asked.
+func (k *knock) request(identity engine.Identity, query url.Values, offered []string) *engine.AdmitRequest {
 	for name := range query {
 		if strings.EqualFold(name, "access_token") {
 			delete(query, name)
@@ -329,17 +338,13 @@ func (k *knock) admit(identity engine.Identity, query url.Values, offered []stri
 	if k.r.Host != "" {
 		header["Host"] = []string{k.r.Host} // net/http keeps it apart
 	}
-	a, err := k.h.engine.Hub(k.hub).Admit(k.r.Context(), &engine.AdmitRequest{
+	return &engine.AdmitRequest{
 		Identity:         identity,
 		Subprotocols:     offered,
 		Query:            query,
 		Header:           header,
 		PeerCertificates: k.certificates(),
-	})
-	if err != nil {
-		return nil, &refusal{admitStatus(err), err}
 	}
-	return a, nil
 }
 
 func hasPrefixFold(s, prefix string) bool {
