@@ -34,7 +34,7 @@ type AdmitRequest struct {
 }
 
 // Admission is a client that may come in and is not yet visible to anybody. It
-// must end in Open or Abandon, once.
+// must end in Open, Recover or Abandon, once.
 type Admission struct {
 	hub     *Hub
 	request *AdmitRequest

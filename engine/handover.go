@@ -110,7 +110,7 @@ func (h *Hub) HandOver(ctx context.Context, id ConnID) (*ConnState, error) {
 		c.endedFunc()
 	}
 	taken := make(chan *deliveries, 1)
-	c.shard.post(entry{op: opHandOver, conn: c, closing: &closing{code: CloseGoingAway}, taken: taken})
+	c.shard.post(entry{op: opHandOver, conn: c, closing: &closing{reason: EndShutdown, code: CloseGoingAway}, taken: taken})
 	h.conns.remove(c)
 	for g, m := range x.watching {
 		h.unwatch(g, m)

@@ -51,8 +51,7 @@ func (s *shard) listen(c *Conn) {
 func (s *shard) attach(c *Conn, o *opening) {
 	switch c.state {
 	case connOpen: // the wire it has lives on, or is not known to be dead
-		s.unwire(c)
-		c.sink.Close(false)
+		s.hangUp(c, &closing{reason: EndTakenOver, code: CloseGoingAway})
 	case connDetached:
 		s.wheel.cancel(c, timerState)
 	default:
@@ -106,7 +105,7 @@ func (s *shard) detach(c *Conn, end *closing) {
 func (s *shard) hangUp(c *Conn, end *closing) {
 	polite := end != nil && (c.lag == nil || len(c.lag.tail) == 0)
 	if polite {
-		b, m := s.newBatch(), &Message{Kind: KindClose, CloseCode: end.code, Text: end.closeText}
+		b, m := s.newBatch(), &Message{Kind: KindClose, CloseCode: end.code, Text: end.closeText, Reason: end.reason}
 		body, ok := c.codec.encoding.AppendBody(nil, m)
 		if ok {
 			s.appendOwn(b, c, owed{message: m}, body, nil)

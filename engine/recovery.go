@@ -114,6 +114,25 @@ func (h *Hub) Recover(_ context.Context, r *RecoverRequest) (*Recovery, error) {
 	return &Recovery{conn: c, token: r.Token}, nil
 }
 
+// Recover is [Hub.Recover] for the connection that has the admission's id, for a
+// protocol that asks the connect handler about every wire: the user must be the
+// admission's, and the subprotocol that of its request. If it succeeds the
+// admission is spent, and raises nothing; otherwise it is as it was.
+func (a *Admission) Recover(ctx context.Context) (*Recovery, error) {
+	r, err := a.hub.Recover(ctx, &RecoverRequest{
+		ConnID: a.id, Identity: &Identity{UserID: a.user}, Subprotocol: a.request.Subprotocol,
+		PeerCertificates: a.request.PeerCertificates,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !a.settled.CompareAndSwap(false, true) {
+		panic("engine: an admission was used twice")
+	}
+	a.hub.engine.unreserve()
+	return r, nil
+}
+
 // disproves returns the rule that r breaks and what it saw, if it breaks one.
 func (c *Conn) disproves(r *RecoverRequest) (rule, saw string) {
 	d := c.durable
@@ -243,7 +262,7 @@ func (c *Conn) detached(wire WireID, code CloseCode) bool {
 	if code == CloseNormal || code == CloseNoStatus || c.isOver || !c.entered || d.recovery.Load() == 0 {
 		return false
 	}
-	c.shard.post(entry{op: opWireGone, conn: c, wire: wire, polite: code != CloseAbnormal, closing: &closing{code: code}})
+	c.shard.post(entry{op: opWireGone, conn: c, wire: wire, polite: code != CloseAbnormal, closing: &closing{reason: EndClient, code: code}})
 	return true
 }
 

@@ -561,3 +561,65 @@ func (r *reader) read(lines []string) {
 	}
 	r.changed.Broadcast()
 }
+
+// A protocol may ask the connect handler about each wire, and take the answer back
+// where it finds the connection that the client wants.
+func TestAdmissionRecovers(t *testing.T) {
+	handler := &enginetest.Handler{}
+	e := start(t, handled(handler, "*"))
+	h := e.Hub("chat")
+	admit := func(user engine.UserID, sub string) *engine.Admission {
+		a, err := h.Admit(t.Context(), &engine.AdmitRequest{
+			ConnID: "x", TakeOver: true, Subprotocol: sub, Identity: engine.Identity{UserID: user},
+		})
+		must(t, err)
+		return a
+	}
+	open := func(a *engine.Admission) (*engine.Conn, *enginetest.Wire) {
+		w := &enginetest.Wire{}
+		c, err := a.Open(w, &engine.OpenOptions{
+			Encoding: enginetest.Lines{Numbered: true}, Numbered: true, Recovery: time.Minute, Subprotocol: "toy", Bind: w.Bind,
+		})
+		must(t, err)
+		return c, w
+	}
+	c, old := open(admit("ann", "toy"))
+	before := &client{Conn: c, Wire: old, t: t}
+	before.lines(0) // its hello is out
+	for _, who := range []struct {
+		user engine.UserID
+		sub  string
+	}{{"eve", "toy"}, {"ann", "other"}} {
+		a := admit(who.user, who.sub)
+		_, err := a.Recover(t.Context())
+		wantCode(t, err, engine.CodeForbidden)
+		a.Abandon("not theirs")
+	}
+	r, err := admit("ann", "toy").Recover(t.Context())
+	must(t, err)
+	w := &enginetest.Wire{}
+	again, err := r.Open(w, &engine.OpenOptions{Encoding: enginetest.Lines{Numbered: true}, Bind: w.Bind})
+	must(t, err)
+	if again != c {
+		t.Error("another connection was recovered")
+	}
+	before.expect("close 1001")
+	before.awaitClosed()
+	again.End(engine.EndServer, engine.CloseNormal, "", "")
+	a := admit("ann", "toy")
+	_, err = a.Recover(t.Context())
+	wantCode(t, err, engine.CodeNotFound)
+	last, _ := open(a) // which the failure left as it was
+	last.Abort(engine.EndServer, "enough")
+	calls, err := handler.Await(t.Context(), 11)
+	must(t, err)
+	ends := 0
+	for _, call := range calls {
+		if strings.HasPrefix(call, "disconnected") {
+			ends++
+		}
+	}
+	if len(calls) != 11 || ends != 4 { // the two that were abandoned, and the two that were open
+		t.Errorf("%d calls, %d of them of an end: %q", len(calls), ends, calls)
+	}
+}
