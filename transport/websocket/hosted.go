@@ -258,11 +258,18 @@ func (r *greeter) control(op ws.OpCode, p []byte) bool {
 func (r *greeter) refuse(err *frameError) { r.bad = err }
 
 // Refuse sends a last message, if there is one, and a close frame, and waits a
-// moment for the client's. err is for the log.
+// moment for the client's. err is for the log. It may also be called after Wire, if
+// no connection could be opened on that.
 func (g *Guest) Refuse(err error, last []byte, code engine.CloseCode, text string) {
 	h := g.knock.h
 	g.stopWaiting()
 	g.knock.note(http.StatusSwitchingProtocols, err)
+	if g.wire != nil {
+		_, werr := g.wire.OfferBytes(appendLast(nil, last, code, text))
+		g.wire.Close(werr == nil)
+		g.wire = nil
+		return
+	}
 	c := g.conn
 	g.conn = nil
 	defer c.Close()

@@ -1,0 +1,375 @@
+package mqtt
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/fanfare/fanfare/engine"
+	"github.com/fanfare/fanfare/transport/websocket"
+)
+
+// Options are the knobs of the door. Nil and zero mean the defaults.
+type Options struct {
+	// Logger gets a line when a client is disconnected for what it sent. Default: discard.
+	Logger *slog.Logger
+}
+
+// Bounds of the service (Azure Web PubSub, MQTT connection parameters).
+const (
+	maxClientID    = 128
+	maxKeepAlive   = 180 // seconds, in 3.1.1
+	maxWillTopic   = 1024
+	maxWillPayload = 2000
+	maxSession     = 30 * time.Second
+)
+
+// Bounds of what is under way.
+const (
+	// maxWindow is how many deliveries may be unacknowledged, whatever the client
+	// allows: half of what may wait for a connection by default.
+	maxWindow = 500
+	// maxInbound is how many of its publications a client may have under way: the
+	// receive maximum that it is told.
+	maxInbound = 1024
+)
+
+// Protocol returns MQTT as a protocol of the WebSocket door.
+func Protocol(o *Options) websocket.Protocol {
+	d := &door{log: slog.New(slog.DiscardHandler)}
+	if o != nil && o.Logger != nil {
+		d.log = o.Logger
+	}
+	return websocket.Protocol{Path: "/clients/mqtt/hubs/", Name: name, Serve: d.serve}
+}
+
+type door struct {
+	log *slog.Logger
+}
+
+// refusal is a CONNECT that is answered by a CONNACK of code, in the words of 5.0.
+type refusal struct {
+	code byte
+	err  *engine.Error
+}
+
+func refuse(code byte, rule, format string, args ...any) *refusal {
+	return &refusal{code, engine.Errorf(engine.CodeInvalid, rule, format, args...)}
+}
+
+// knock is one client that has come in by the handshake.
+type knock struct {
+	door    *door
+	guest   *websocket.Guest
+	split   splitter
+	connect *connect
+}
+
+// serve lets a client in that has been authenticated, if its CONNECT and the hub
+// agree.
+func (d *door) serve(ctx context.Context, g *websocket.Guest) {
+	k := &knock{door: d, guest: g, split: splitter{limit: g.Limits().MessageBytes}}
+	var bad *fault
+	err := g.Receive(func(p []byte) bool {
+		var done bool
+		done, bad = k.first(p)
+		return !done && bad == nil
+	})
+	if err != nil {
+		return // the door has said why
+	}
+	switch {
+	case bad != nil && k.connect != nil: // its version is not known
+		k.turnAway(&refusal{bad.code, engine.Errorf(engine.CodeUnsupported, "mqtt.version", "%s", bad.detail)})
+		return
+	case bad != nil:
+		// Before a CONNECT that can be read there is no version to answer in (4.13).
+		g.Refuse(engine.Errorf(engine.CodeInvalid, "mqtt.connect", "%s", bad.detail), nil, engine.CloseProtocolError, "The first packet is no CONNECT that can be read.")
+		return
+	}
+	if r := k.check(); r != nil {
+		k.turnAway(r)
+		return
+	}
+	if err := k.enter(ctx); err != nil {
+		k.turnAwayBy(err)
+	}
+}
+
+// first looks for the CONNECT in p and reports whether it is complete.
+func (k *knock) first(p []byte) (done bool, _ *fault) {
+	b := k.split.add(p)
+	if len(b) > 0 && b[0] != typeConnect<<4 {
+		return false, violation("the first packet begins with 0x%02x, expected a CONNECT, 0x10", b[0])
+	}
+	_, body, rest, ok, bad := k.split.next(b)
+	if bad != nil {
+		return false, bad
+	}
+	if !ok {
+		k.split.keep(b)
+		return false, nil
+	}
+	c, bad := parseConnect(body)
+	if bad == nil || bad.code == codeUnsupportedVersion {
+		k.connect = c
+	}
+	if bad == nil {
+		k.split.keep(rest)
+	}
+	return true, bad
+}
+
+// check applies the bounds of the service and what it lacks.
+func (k *knock) check() *refusal {
+	c := k.connect
+	switch {
+	case c.clientID == "" && c.version == version311 && !c.clean:
+		return refuse(codeClientID, "mqtt.clientId", "A client of MQTT 3.1.1 without a client id must ask for a clean session.")
+	case len(c.clientID) > maxClientID || strings.IndexFunc(c.clientID, func(r rune) bool {
+		return (r < '0' || '9' < r) && (r < 'A' || 'Z' < r) && (r < 'a' || 'z' < r)
+	}) >= 0:
+		return refuse(codeClientID, "mqtt.clientId", "A client id has 1 to %d letters and digits; this one, of %d bytes, does not.", maxClientID, len(c.clientID))
+	case c.version == version311 && (c.keepAlive == 0 || c.keepAlive > maxKeepAlive):
+		return refuse(codeUnspecified, "mqtt.keepAlive", "The keep-alive of MQTT 3.1.1 is 1 to %d s here; this client asks for %d.", maxKeepAlive, c.keepAlive)
+	case c.properties.has(propAuthMethod) || c.properties.has(propAuthData):
+		return refuse(codeAuthMethod, "mqtt.authentication", "There is no extended authentication here: prove yourself by a token in the handshake, or by user name and password.")
+	}
+	w := c.will
+	if w == nil {
+		return nil
+	}
+	switch {
+	case w.retain:
+		return refuse(codeRetain, "mqtt.retain", "There are no retained messages here; the will asks to be one.")
+	case len(w.payload) > maxWillPayload:
+		return refuse(codePacketTooLarge, "mqtt.will", "The will has %d bytes, at most %d are allowed.", len(w.payload), maxWillPayload)
+	case len(w.topic) > maxWillTopic || !publishable(w.topic) || strings.HasPrefix(w.topic, reserved):
+		return refuse(codeTopicInvalid, "mqtt.will", "The will's topic must have 1 to %d bytes, no wildcard, and not begin with %s.", maxWillTopic, reserved)
+	}
+	if _, err := engine.ParseGroupName(w.topic); err != nil {
+		return refuse(codeTopicInvalid, "mqtt.will", "The will's topic is no name of a group: it may not be blank.")
+	}
+	return nil
+}
+
+// publishable reports whether s can be a topic name (4.7.1, 4.7.3).
+func publishable(s string) bool { return s != "" && !strings.ContainsAny(s, "+#") }
+
+// turnAway answers the CONNECT with a refusal.
+func (k *knock) turnAway(r *refusal) {
+	code, answer := r.code, &Answer{Reason: r.err.Message}
+	if k.connect.version != version5 {
+		code = returnCode(code)
+	}
+	k.goodbye(code, answer, r.err)
+}
+
+// turnAwayBy does so in the words of the event handler, if the hub's error has any.
+func (k *knock) turnAwayBy(err error) {
+	code, answer := admitCode(k.connect.version, err)
+	var e *engine.Error
+	if answer.Reason == "" && errors.As(err, &e) && e.Status == 0 {
+		answer.Reason = e.Message
+	}
+	k.goodbye(code, answer, err)
+}
+
+func (k *knock) goodbye(code byte, a *Answer, err error) {
+	c := &connack{code: code}
+	version := k.connect.version
+	if version == version5 {
+		if a.Reason != "" && len(a.Reason) <= maxReason {
+			c.properties = appendTextProperty(c.properties, propReason, a.Reason)
+		}
+		c.properties = appendUser(c.properties, fitting(a.UserProperties))
+		if most := k.connect.properties.maxPacket; most > 0 && len(c.properties) > int(most)-16 {
+			c.properties = nil
+		}
+	} else {
+		version = version311 // what all understand
+	}
+	k.guest.Refuse(err, c.append(nil, version), engine.CloseNormal, "")
+}
+
+// maxReason bounds the text that goes into a packet as its reason.
+const maxReason = 1024
+
+// fitting returns the user properties that a packet can hold: a handler's, who need
+// not know MQTT's bounds.
+func fitting(user []Property) []Property {
+	var fit []Property
+	for _, p := range user {
+		if len(fit) < maxUserProperties && len(p.Name) <= 0xffff && len(p.Value) <= 0xffff && plain(p.Name) && plain(p.Value) {
+			fit = append(fit, p)
+		}
+	}
+	return fit
+}
+
+// plain reports whether s can be a UTF-8 Encoded String.
+func plain(s string) bool { return strings.ToValidUTF8(s, "") == s && strings.IndexByte(s, 0) < 0 }
+
+// newID makes an id for a network connection or a session.
+func newID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// enter asks the hub and opens, or resumes, the session. The event handler is asked
+// about every CONNECT; what it says about user, groups and roles counts for a new
+// session alone (Azure Web PubSub, MQTT cloud events).
+func (k *knock) enter(ctx context.Context) error {
+	c := k.connect
+	details := &Details{PhysicalConnectionID: newID(), Connect: c.forHandlers()}
+	r := k.guest.Request()
+	r.ConnID = engine.ConnID(c.clientID)
+	r.TakeOver = true
+	r.Subprotocol = name
+	r.Details = details
+	a, err := k.guest.Hub().Admit(ctx, r)
+	if err != nil {
+		return err
+	}
+	if chosen := a.Subprotocol(); chosen != "" && !strings.EqualFold(chosen, name) {
+		err := engine.Errorf(engine.CodeInternal, "connect.subprotocol", "The event handler chose another subprotocol than %s for a client that speaks it.", name)
+		a.Abandon(err.Message)
+		return err
+	}
+	answer, _ := a.Details().(*Answer)
+	s := &session{door: k.door, version: c.version, lasts: k.expiry() > 0, split: k.split, received: k.guest.Received()}
+	if !c.clean && c.clientID != "" {
+		recovery, err := a.Recover(ctx)
+		if err == nil {
+			return k.resume(s, recovery, details, answer)
+		}
+		if engine.CodeOf(err) != engine.CodeNotFound {
+			a.Abandon("The client id is that of another client's session.")
+			return err
+		}
+	}
+	s.state = &state{id: newID()}
+	s.details.Store(details.session(s.state.id))
+	o := k.openOptions(s, answer, false, a.ConnID())
+	o.Subprotocol, o.Numbered, o.Counted = name, true, counts
+	o.Recovery, o.Session, o.Details = k.expiry(), s.state, s.details.Load()
+	s.wire = k.guest.Wire(s)
+	conn, err := a.Open(s.wire, o)
+	if err != nil {
+		return err
+	}
+	conn.SetLast(c.last())
+	s.begin()
+	k.guest.Start()
+	return nil
+}
+
+// resume puts the session onto its new wire.
+func (k *knock) resume(s *session, r *engine.Recovery, details *Details, answer *Answer) error {
+	s.state = r.Session().(*state)
+	s.details.Store(details.session(s.state.id))
+	s.wire = k.guest.Wire(s)
+	conn, err := r.Open(s.wire, k.openOptions(s, answer, true, r.ConnID()))
+	if err != nil {
+		return err
+	}
+	conn.SetDetails(s.details.Load())
+	conn.SetLast(k.connect.last())
+	conn.SetRecovery(k.expiry())
+	for _, id := range s.state.unreleased() {
+		s.post(ack{kind: typePubrel, id: id})
+	}
+	s.begin()
+	k.guest.Start()
+	return nil
+}
+
+// openOptions are those of a wire.
+func (k *knock) openOptions(s *session, answer *Answer, present bool, id engine.ConnID) *engine.OpenOptions {
+	c := k.connect
+	window := maxWindow
+	if n := int(c.properties.receiveMax); n > 0 {
+		window = min(window, n)
+	}
+	window = max(1, window-s.state.waiting())
+	return &engine.OpenOptions{
+		Encoding: websocket.Frames(encoder{c.version, c.properties.maxPacket}),
+		Window:   window,
+		// Half as long again as the client promised (3.1.2.10). One that promised
+		// nothing is asked by the wire's own pings.
+		Silence:   time.Duration(c.keepAlive) * time.Second * 3 / 2,
+		WirePings: c.keepAlive == 0,
+		Bind:      func(conn *engine.Conn, wire engine.WireID) { s.conn, s.id = conn, wire },
+		Resume:    s.resume,
+		Ended:     s.ended,
+		Hello:     k.connack(answer, present, id),
+	}
+}
+
+// connack accepts the client and says what of its wishes it gets.
+func (k *knock) connack(answer *Answer, present bool, id engine.ConnID) *connack {
+	c := k.connect
+	a := &connack{present: present}
+	if c.version != version5 {
+		return a
+	}
+	p := a.properties
+	if want := time.Duration(c.properties.sessionExpiry) * time.Second; want > maxSession {
+		p = binary.BigEndian.AppendUint32(append(p, propSessionExpiry), uint32(maxSession/time.Second))
+	}
+	p = binary.BigEndian.AppendUint16(append(p, propReceiveMax), maxInbound)
+	p = append(p, propRetainAvailable, 0)
+	p = binary.BigEndian.AppendUint32(append(p, propMaxPacket), uint32(min(k.guest.Limits().MessageBytes, 1<<28)))
+	if c.clientID == "" {
+		p = appendTextProperty(p, propAssignedID, string(id))
+	}
+	p = append(p, propWildcards, 0, propSharedSubscribes, 0)
+	if answer != nil {
+		user := fitting(answer.UserProperties)
+		if most := c.properties.maxPacket; most == 0 || len(p)+userLen(user)+16 <= int(most) {
+			p = appendUser(p, user)
+		}
+	}
+	a.properties = p
+	return a
+}
+
+// expiry is how long the session is to outlive its network connection.
+func (k *knock) expiry() time.Duration {
+	c := k.connect
+	switch {
+	case c.version == version5:
+		return min(time.Duration(c.properties.sessionExpiry)*time.Second, maxSession)
+	case c.clean:
+		return 0
+	}
+	return maxSession
+}
+
+// forHandlers is what the connect handler is shown of the packet.
+func (c *connect) forHandlers() *Connect {
+	h := &Connect{ProtocolVersion: int(c.version), CleanStart: c.clean, UserProperties: c.properties.user}
+	if c.hasUsername {
+		h.Username = &c.username
+	}
+	if c.hasPassword {
+		h.Password = append([]byte{}, c.password...)
+	}
+	return h
+}
+
+// last is the will, for [engine.Conn.SetLast]; nil for none.
+func (c *connect) last() (*engine.Request, time.Duration) {
+	w := c.will
+	if w == nil {
+		return nil, 0
+	}
+	r := w.properties.request(engine.GroupName(w.topic), w.qos, w.payload)
+	return r, time.Duration(w.properties.willDelay) * time.Second
+}

@@ -1,0 +1,657 @@
+package mqtt
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/fanfare/fanfare/engine"
+	"github.com/fanfare/fanfare/transport"
+	"github.com/fanfare/fanfare/transport/subprotocol"
+	"github.com/fanfare/fanfare/transport/websocket"
+)
+
+// state is what an MQTT session remembers beyond one network connection, apart from
+// what the engine keeps (4.1). It is the connection's OpenOptions.Session.
+type state struct {
+	id string // fixed at birth
+
+	mu       sync.Mutex
+	held     map[uint16]bool           // publications of QoS 2 that were taken and not released
+	underWay int                       // publications of QoS 1 that are not acknowledged
+	released map[uint16]bool           // deliveries of QoS 2 whose PUBREL is not answered
+	noLocal  map[engine.GroupName]bool // groups whose messages of its own the client does not want
+}
+
+// take notes an inbound publication. again says that one of QoS 2 has been taken
+// before; full, that there are too many.
+func (st *state) take(p *publish) (again, full bool) {
+	if p.qos == 0 {
+		return false, false
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if p.qos == 2 && st.held[p.id] {
+		return true, false
+	}
+	if len(st.held)+st.underWay >= maxInbound {
+		return false, true
+	}
+	if p.qos == 1 {
+		st.underWay++
+		return false, false
+	}
+	if st.held == nil {
+		st.held = map[uint16]bool{}
+	}
+	st.held[p.id] = true
+	return false, false
+}
+
+// settle notes that a publication was answered, by a refusal or not.
+func (st *state) settle(qos byte, id uint16, refused bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	switch {
+	case qos == 1:
+		st.underWay--
+	case qos == 2 && refused:
+		delete(st.held, id)
+	}
+}
+
+// release forgets an inbound publication of QoS 2 and reports whether it was there.
+func (st *state) release(id uint16) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	there := st.held[id]
+	delete(st.held, id)
+	return there
+}
+
+// received notes that the client has a delivery of QoS 2. It reports false for one
+// that it has told of before, and bounded false for too many.
+func (st *state) received(id uint16) (fresh, bounded bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.released[id] {
+		return false, true
+	}
+	if len(st.released) >= maxInbound {
+		return false, false
+	}
+	if st.released == nil {
+		st.released = map[uint16]bool{}
+	}
+	st.released[id] = true
+	return true, true
+}
+
+// completed forgets such a delivery and reports whether it was there.
+func (st *state) completed(id uint16) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	there := st.released[id]
+	delete(st.released, id)
+	return there
+}
+
+// unreleased returns the deliveries whose PUBREL is not answered, in order of id.
+func (st *state) unreleased() []uint16 {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return slices.Sorted(maps.Keys(st.released))
+}
+
+func (st *state) waiting() int {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return len(st.released)
+}
+
+// local notes whether the client wants its own messages to g.
+func (st *state) local(g engine.GroupName, no bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if !no {
+		delete(st.noLocal, g)
+		return
+	}
+	if st.noLocal == nil {
+		st.noLocal = map[engine.GroupName]bool{}
+	}
+	st.noLocal[g] = true
+}
+
+func (st *state) isNoLocal(g engine.GroupName) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.noLocal[g]
+}
+
+// session is one network connection of an MQTT session: its packets, between a wire
+// and the engine.
+type session struct {
+	// Fixed before the wire is read.
+	door     *door
+	version  byte
+	lasts    bool // the CONNECT asked for a session that outlives its wire
+	wire     transport.Wire
+	state    *state
+	received func(int)
+	conn     *engine.Conn
+	id       engine.WireID
+
+	details atomic.Pointer[Details]
+	over    atomic.Bool // the logical connection has ended, or is another wire's
+	stopped atomic.Bool // mirrors paused, for Wants
+
+	in     sync.Mutex // guards the rest; held while packets are read, never by what the engine waits for
+	split  splitter
+	paused bool // the engine's lane is full; it will call resume
+	deaf   bool // the client has said goodbye, or broke the protocol
+}
+
+var _ websocket.Session = (*session)(nil)
+
+// Over implements [websocket.Session].
+func (s *session) Over() bool { return s.over.Load() }
+
+// Wants implements [websocket.Session].
+func (s *session) Wants() bool { return !s.stopped.Load() }
+
+// Message implements [websocket.Session].
+func (s *session) Message(f subprotocol.Frame, p []byte) (more bool) {
+	if s.Over() {
+		return true
+	}
+	if f != subprotocol.BinaryFrame {
+		s.Refuse(engine.CloseUnsupported, "The subprotocol requires binary messages.", "a text message")
+		return true
+	}
+	s.received(len(p))
+	s.in.Lock()
+	defer s.in.Unlock()
+	return s.read(p)
+}
+
+// read carries out the packets that p completes, and keeps what it does not. It
+// reports false once the engine wants no more. s.in is held.
+func (s *session) read(p []byte) (more bool) {
+	b := s.split.add(p)
+	for !s.deaf {
+		first, body, rest, ok, bad := s.split.next(b)
+		if bad != nil {
+			s.fail(bad)
+			break
+		}
+		if !ok {
+			s.split.keep(b)
+			return true
+		}
+		b = rest
+		more, bad := s.packet(first, body)
+		if bad != nil {
+			s.fail(bad)
+			break
+		}
+		if !more && !s.deaf {
+			s.split.keep(b)
+			s.paused = true
+			s.stopped.Store(true)
+			return false
+		}
+	}
+	s.split.keep(nil)
+	return true
+}
+
+// begin carries out what came behind the CONNECT. The wire is not read yet.
+func (s *session) begin() {
+	s.in.Lock()
+	defer s.in.Unlock()
+	s.read(nil)
+}
+
+// resume is called by the engine once for each time that its lane was full. Packets
+// that came with the one that filled it are carried out first.
+func (s *session) resume() {
+	s.in.Lock()
+	defer s.in.Unlock()
+	if !s.paused {
+		return
+	}
+	s.paused = false
+	if !s.read(nil) {
+		return
+	}
+	s.stopped.Store(false)
+	s.wire.Resume()
+}
+
+// ended is called by the engine when the logical connection is over, or has another
+// wire. The wire is read on, for the client's goodbye.
+func (s *session) ended() {
+	s.over.Store(true)
+	if s.stopped.Swap(false) {
+		s.wire.Resume()
+	}
+}
+
+// WirePing implements [websocket.Session].
+func (s *session) WirePing(payload []byte) {
+	if s.Over() {
+		return
+	}
+	s.conn.Post(&engine.Message{
+		Kind:    engine.KindWirePong,
+		Payload: engine.Payload{Type: engine.Binary, Data: append([]byte(nil), payload...)},
+	})
+}
+
+// Heard implements [websocket.Session].
+func (s *session) Heard() {
+	if !s.Over() {
+		s.conn.Heard()
+	}
+}
+
+// Yield implements [websocket.Session].
+func (s *session) Yield() { s.wire.Resume() }
+
+// Stuck implements [websocket.Session].
+func (s *session) Stuck(detail string) {
+	if !s.Over() {
+		s.conn.Gone(s.id, engine.CloseAbnormal, detail)
+	}
+}
+
+// Writable implements [websocket.Session].
+func (s *session) Writable() { s.conn.Writable() }
+
+// Gone implements [websocket.Session]. To MQTT a close frame is a network connection
+// that is lost: only a DISCONNECT takes leave.
+func (s *session) Gone(code engine.CloseCode, text string) {
+	if code == engine.CloseNormal {
+		code = engine.CloseGoingAway // which does not end what can be recovered
+	}
+	s.conn.Gone(s.id, code, text)
+}
+
+// Refuse implements [websocket.Session].
+func (s *session) Refuse(code engine.CloseCode, reason, detail string) {
+	s.end(codeMalformed, code, reason, detail)
+}
+
+// fail ends the connection because of f.
+func (s *session) fail(f *fault) {
+	s.deaf = true
+	code := engine.CloseProtocolError
+	if f.code == codePacketTooLarge {
+		code = engine.CloseTooLarge
+	}
+	s.end(f.code, code, "", f.detail)
+}
+
+func (s *session) end(reason byte, code engine.CloseCode, text, detail string) {
+	if s.Over() {
+		return
+	}
+	c := s.conn
+	s.door.log.Info("disconnected an MQTT client that broke its protocol", "connection", c.ID(), "hub", c.Hub().Name(),
+		"reason", fmt.Sprintf("0x%02x", reason), "detail", detail)
+	if s.version == version5 {
+		c.SetDetails(s.details.Load().parted(false, reason, nil))
+		s.post(parting{code: reason})
+	}
+	c.End(engine.EndProtocol, code, "", text)
+}
+
+// post sends a packet to the client.
+func (s *session) post(p control) {
+	s.conn.Post(&engine.Message{Kind: engine.KindControl, Attributes: p})
+}
+
+// packet carries out one packet of the client. more is false if the engine wants no
+// more for now. s.in is held.
+func (s *session) packet(first byte, body []byte) (more bool, bad *fault) {
+	if bad := checkFlags(first); bad != nil {
+		return true, bad
+	}
+	switch kind := first >> 4; kind {
+	case typePublish:
+		p, bad := parsePublish(s.version, first, body)
+		if bad != nil {
+			return true, bad
+		}
+		return s.publish(p)
+	case typePuback, typePubrec, typePubrel, typePubcomp:
+		a, bad := parseAck(s.version, first, body)
+		if bad != nil {
+			return true, bad
+		}
+		return true, s.acknowledged(a)
+	case typeSubscribe, typeUnsubscribe:
+		p, bad := parseSubscribe(s.version, kind, body)
+		if bad != nil {
+			return true, bad
+		}
+		return s.subscribe(kind, p), nil
+	case typePingreq:
+		if len(body) > 0 {
+			return true, malformed("a PINGREQ has a body")
+		}
+		s.post(pong{})
+		return true, nil
+	case typeDisconnect:
+		d, bad := parseDisconnect(s.version, body)
+		if bad != nil {
+			return true, bad
+		}
+		return true, s.disconnected(d)
+	case typeConnect:
+		return true, violation("a second CONNECT")
+	default:
+		return true, violation("a packet of type %d, which a client does not send here", kind)
+	}
+}
+
+// disconnected takes the client's leave.
+func (s *session) disconnected(d disconnect) *fault {
+	c := s.conn
+	if d.properties.has(propSessionExpiry) {
+		if d.properties.sessionExpiry > 0 && !s.lasts {
+			return violation("a DISCONNECT gives a session a life that its CONNECT did not")
+		}
+		c.SetRecovery(min(time.Duration(d.properties.sessionExpiry)*time.Second, maxSession))
+	}
+	s.deaf = true
+	c.SetDetails(s.details.Load().parted(true, d.code, d.properties.user))
+	if s.version == version311 || d.code == codeSuccess {
+		c.SetLast(nil, 0) // whoever leaves in peace leaves no will (3.14.4)
+	}
+	c.Gone(s.id, engine.CloseGoingAway, d.properties.reason)
+	return nil
+}
+
+// acknowledged takes what the client says about deliveries, and about publications of
+// its own.
+func (s *session) acknowledged(a ack) *fault {
+	match := func(seq engine.SequenceID) bool { return packetID(seq) == a.id }
+	switch a.kind {
+	case typePuback:
+		s.conn.AckOne(match)
+		s.conn.Acknowledge(1)
+	case typePubrec:
+		if a.code >= codeUnspecified { // it does not want it, and that is all
+			s.conn.AckOne(match)
+			s.conn.Acknowledge(1)
+			return nil
+		}
+		fresh, bounded := s.state.received(a.id)
+		if !bounded {
+			return &fault{codeReceiveMax, "a client acknowledges more deliveries than there can be"}
+		}
+		if fresh {
+			s.conn.AckOne(match)
+		}
+		s.post(ack{kind: typePubrel, id: a.id})
+	case typePubrel:
+		done := ack{kind: typePubcomp, id: a.id}
+		if !s.state.release(a.id) {
+			done.code = codeIDNotFound
+		}
+		s.post(done)
+	case typePubcomp:
+		if s.state.completed(a.id) {
+			s.conn.Acknowledge(1)
+		}
+	}
+	return nil
+}
+
+// subscribe carries out a SUBSCRIBE or an UNSUBSCRIBE. Its acknowledgement follows
+// the last of the joins.
+func (s *session) subscribe(kind byte, p *subscribe) (more bool) {
+	r := &results{kind: kind + 1, id: p.id, codes: make([]byte, len(p.filters))}
+	var left atomic.Int32
+	left.Store(int32(len(p.filters)) + 1)
+	done := func() {
+		if left.Add(-1) == 0 {
+			s.post(r)
+		}
+	}
+	more = true
+	for i, f := range p.filters {
+		q, code := s.membership(kind, f, p.properties.subscription)
+		r.codes[i] = code
+		if q == nil {
+			done()
+			continue
+		}
+		ok := s.conn.Do(q, func(err error) {
+			switch {
+			case err == nil:
+			case kind == typeSubscribe && engine.CodeOf(err) == engine.CodeInvalid:
+				r.codes[i] = codeFilterInvalid
+			default:
+				r.codes[i] = requestCode(err)
+			}
+			done()
+		})
+		more = more && ok
+	}
+	done()
+	return more
+}
+
+// membership returns the request that f comes to, and the code of its success; or no
+// request, and what there is to say without one.
+func (s *session) membership(kind byte, f filter, id int) (*engine.Request, byte) {
+	granted := byte(codeSuccess)
+	if kind == typeSubscribe {
+		granted = f.qos
+	}
+	switch {
+	case strings.HasPrefix(f.topic, "$share/"):
+		return nil, codeSharedSubscriptions
+	case strings.ContainsAny(f.topic, "+#"):
+		return nil, codeWildcards
+	case strings.HasPrefix(f.topic, reserved):
+		return nil, granted // what is addressed to the client there reaches it anyway
+	}
+	g, err := engine.ParseGroupName(f.topic)
+	if err != nil {
+		return nil, codeFilterInvalid
+	}
+	s.state.local(g, kind == typeSubscribe && f.noLocal)
+	if kind == typeUnsubscribe {
+		return &engine.Request{Op: engine.OpLeave, Group: g}, granted
+	}
+	return &engine.Request{Op: engine.OpJoin, Group: g, Membership: &subscription{qos: f.qos, id: id}}, granted
+}
+
+// publish carries out a PUBLISH.
+func (s *session) publish(p *publish) (more bool, bad *fault) {
+	switch {
+	case p.properties.has(propAlias):
+		return true, &fault{codeTopicAlias, "a PUBLISH has a topic alias; there are none here"}
+	case p.topic == "":
+		return true, violation("a PUBLISH has no topic")
+	case p.retain:
+		return true, &fault{codeRetain, "a PUBLISH is to be retained; there are no retained messages here"}
+	}
+	again, full := s.state.take(p)
+	if full {
+		return true, &fault{codeReceiveMax, fmt.Sprintf("the client has %d publications under way, the most that is allowed", maxInbound)}
+	}
+	if again {
+		s.post(ack{kind: typePubrec, id: p.id})
+		return true, nil
+	}
+	q, code := s.request(p)
+	if q == nil {
+		return true, s.answer(p.qos, p.id, code)
+	}
+	qos, id := p.qos, p.id // p is not kept
+	event := q.Op == engine.OpEvent
+	if event {
+		q.OnReply = func(r *engine.EventReply) { s.replied(q, r) }
+	}
+	return s.conn.Do(q, func(err error) {
+		code := byte(codeSuccess)
+		switch {
+		case err == nil:
+		case event && engine.CodeOf(err) == engine.CodeInternal:
+			s.failed(q, err) // which is an answer, too
+		default:
+			code = requestCode(err)
+		}
+		if bad := s.answer(qos, id, code); bad != nil {
+			s.end(bad.code, engine.ClosePolicy, "", bad.detail)
+		}
+	}), nil
+}
+
+// answer acknowledges a publication, or says why not. It has no words for that to a
+// client of 3.1.1, whose connection is ended instead (3.1.1 section 3.3.5).
+func (s *session) answer(qos byte, id uint16, code byte) *fault {
+	if qos == 0 {
+		return nil // nobody waits for an answer
+	}
+	s.state.settle(qos, id, code >= codeUnspecified)
+	if code >= codeUnspecified && s.version == version311 {
+		return &fault{code, "a PUBLISH was refused, which MQTT 3.1.1 has no packet for"}
+	}
+	kind := byte(typePuback)
+	if qos == 2 {
+		kind = typePubrec
+	}
+	s.post(ack{kind: kind, id: id, code: code})
+	return nil
+}
+
+// request returns what p asks of the engine; or none, and the code of its refusal.
+func (s *session) request(p *publish) (*engine.Request, byte) {
+	payload := append([]byte(nil), p.payload...)
+	if p.properties.format == 1 && !utf8.Valid(payload) {
+		return nil, codeFormatInvalid
+	}
+	if event, ok := strings.CutPrefix(p.topic, eventTopics); ok {
+		n, err := engine.ParseEventName(event)
+		if err != nil {
+			return nil, codeTopicInvalid
+		}
+		if t := p.properties.contentType; t != "" {
+			if _, _, err := mime.ParseMediaType(t); err != nil {
+				return nil, codeFormatInvalid // it becomes a header
+			}
+		}
+		q := p.properties.request("", p.qos, payload)
+		q.Op, q.Event = engine.OpEvent, n
+		return q, codeSuccess
+	}
+	g, err := engine.ParseGroupName(p.topic)
+	if err != nil || !publishable(p.topic) || strings.HasPrefix(p.topic, reserved) {
+		return nil, codeTopicInvalid
+	}
+	q := p.properties.request(g, p.qos, payload)
+	q.NoEcho = s.state.isNoLocal(g)
+	return q, codeSuccess
+}
+
+// request makes an OpSend of a publication with the properties.
+func (p *properties) request(g engine.GroupName, qos byte, payload []byte) *engine.Request {
+	q := &engine.Request{
+		Op: engine.OpSend, Group: g,
+		Payload: engine.Payload{Type: p.dataType(payload), Data: payload},
+		Attributes: &publication{
+			qos: qos, hasFormat: p.has(propFormat), format: p.format, contentType: p.contentType,
+			responseTopic: p.responseTopic, correlation: p.correlation, user: p.user,
+		},
+	}
+	if p.has(propExpiry) {
+		// An interval of 0 is one that has passed by the time anybody waits.
+		q.TTL = max(time.Duration(p.expiry)*time.Second, time.Millisecond)
+	}
+	return q
+}
+
+// dataType is what a payload is to clients of other protocols (Azure Web PubSub,
+// cross-protocol communication). Text and JSON that are not what they are said to be
+// are bytes: they would break the frames of those who get them.
+func (p *properties) dataType(payload []byte) engine.DataType {
+	media, _, _ := strings.Cut(p.contentType, ";")
+	switch strings.ToLower(strings.TrimSpace(media)) {
+	case "application/json":
+		if json.Valid(payload) && utf8.Valid(payload) {
+			return engine.JSON
+		}
+	case "text/plain":
+		if utf8.Valid(payload) {
+			return engine.Text
+		}
+	case "application/x-protobuf":
+		return engine.Protobuf
+	case "":
+		if p.format == 1 {
+			return engine.Text
+		}
+	}
+	return engine.Binary
+}
+
+// replied publishes a handler's answer to the client that raised the event.
+func (s *session) replied(q *engine.Request, r *engine.EventReply) {
+	out := &reply{status: http.StatusOK}
+	if r != nil {
+		if passed, ok := r.Attributes.(*reply); ok {
+			out = passed
+		} else if r.Payload != nil {
+			out.body, out.contentType = r.Payload.Data, contentTypes[r.Payload.Type&3]
+		}
+	}
+	s.respond(q, "/succeeded", out)
+}
+
+// failed publishes what became of an event whose handler failed.
+func (s *session) failed(q *engine.Request, err error) {
+	out := &reply{status: http.StatusInternalServerError}
+	var e *engine.Error
+	if errors.As(err, &e) {
+		if passed, ok := e.Reply.(*reply); ok {
+			out = passed
+		} else if e.Status != 0 {
+			out.status = e.Status
+		}
+	}
+	s.respond(q, "/failed", out)
+}
+
+func (s *session) respond(q *engine.Request, how string, r *reply) {
+	asked := q.Attributes.(*publication)
+	p := &publication{
+		topic: eventTopics + string(q.Event) + how, qos: asked.qos,
+		contentType: r.contentType, correlation: asked.correlation,
+		user: fitting(append([]Property{{"azure-status-code", strconv.Itoa(r.status)}}, r.user...)),
+	}
+	if !plain(p.contentType) || len(p.contentType) > maxReason {
+		p.contentType = ""
+	}
+	s.conn.Post(&engine.Message{
+		Kind: engine.KindData, Payload: engine.Payload{Type: engine.Binary, Data: r.body}, Attributes: p,
+	})
+}
+
+// sortedNames returns the names of h in order.
+func sortedNames(h http.Header) []string { return slices.Sorted(maps.Keys(h)) }
