@@ -150,10 +150,10 @@ func (k *knock) check() *refusal {
 	case len(w.payload) > maxWillPayload:
 		return refuse(codePacketTooLarge, "mqtt.will", "The will has %d bytes, at most %d are allowed.", len(w.payload), maxWillPayload)
 	case len(w.topic) > maxWillTopic || !publishable(w.topic) || strings.HasPrefix(w.topic, reserved):
-		return refuse(codeTopicInvalid, "mqtt.will", "The will's topic must have 1 to %d bytes, no wildcard, and not begin with %s.", maxWillTopic, reserved)
+		return refuse(codeTopicInvalid, "mqtt.will", "The topic of a will has 1 to %d bytes and no wildcard, and does not begin with %s.", maxWillTopic, reserved)
 	}
 	if _, err := engine.ParseGroupName(w.topic); err != nil {
-		return refuse(codeTopicInvalid, "mqtt.will", "The will's topic is no name of a group: it may not be blank.")
+		return refuse(codeTopicInvalid, "mqtt.will", "The topic of a will may not be blank.")
 	}
 	return nil
 }

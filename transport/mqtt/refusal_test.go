@@ -1,0 +1,195 @@
+package mqtt_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/fanfare/fanfare/engine"
+)
+
+// Who is not upgraded, and by which rule.
+func TestHandshakeRefused(t *testing.T) {
+	s := serve(t, engine.Options{}, false)
+	good := s.target(engine.Identity{UserID: "ann"})
+	for _, tc := range []struct {
+		name, target, protocol string
+		status                 int
+		rule                   string
+	}{
+		{"no subprotocol", good, "", 400, "websocket.subprotocol"},
+		{"another subprotocol", good, "json.webpubsub.azure.v1", 400, "websocket.subprotocol"},
+		{"no token", "/clients/mqtt/hubs/chat", "mqtt", 401, "token.missing"},
+		{"a bad token", "/clients/mqtt/hubs/chat?access_token=x", "mqtt", 401, "token.missing"},
+		{"a hub that cannot be", strings.Replace(good, "hubs/chat", "hubs/1", 1), "mqtt", 400, "name.hub"},
+		{"no hub", strings.Replace(good, "hubs/chat", "hubs/", 1), "mqtt", 400, "name.hub"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, res := s.handshake(t, tc.target, tc.protocol)
+			body, _ := io.ReadAll(res.Body)
+			if res.StatusCode != tc.status || !strings.Contains(string(body), "["+tc.rule+"]") {
+				t.Errorf("got %d %s, want %d [%s]", res.StatusCode, body, tc.status, tc.rule)
+			}
+		})
+	}
+	if _, res := s.handshake(t, good, "x, MQTT"); res.StatusCode != http.StatusSwitchingProtocols || res.Header.Get("Sec-Websocket-Protocol") != "MQTT" {
+		t.Errorf("among others, in capitals: %d %v", res.StatusCode, res.Header)
+	}
+}
+
+// Which CONNECT is refused, and how.
+func TestConnectRefused(t *testing.T) {
+	s := serve(t, engine.Options{}, false)
+	long := strings.Repeat("x", 129)
+	will := func(flags, topic, payload string) string {
+		return "10 ( 'MQTT' 04 " + flags + " 003c 'a' " + topic + " " + payload + " )"
+	}
+	will5 := func(flags, topic, payload string) string {
+		return "10 ( 'MQTT' 05 " + flags + " 003c ( ) 'a' ( ) " + topic + " " + payload + " )"
+	}
+	reason := func(code, text string) string { return "20 ( 00 " + code + " ( 1f '" + text + "' ) )" }
+	const idRule = "A client id has 1 to 128 letters and digits; this one, of %d bytes, does not."
+	const willTopic = "The topic of a will has 1 to 1024 bytes and no wildcard, and does not begin with $webpubsub/."
+	for _, tc := range []struct{ name, packet, answer, closed string }{
+		{"3.1.1: an id with a dash", "10 ( 'MQTT' 04 02 003c 'a-b' )", "20 ( 00 02 )", "1000"},
+		{"3.1.1: a long id", "10 ( 'MQTT' 04 02 003c '" + long + "' )", "20 ( 00 02 )", "1000"},
+		{"3.1.1: no id, and a session to keep", "10 ( 'MQTT' 04 00 003c '' )", "20 ( 00 02 )", "1000"},
+		{"3.1.1: no keep-alive", "10 ( 'MQTT' 04 02 0000 'a' )", "20 ( 00 03 )", "1000"},
+		{"3.1.1: a long keep-alive", "10 ( 'MQTT' 04 02 00b5 'a' )", "20 ( 00 03 )", "1000"},
+		{"3.1.1: a blank will topic", will("06", "' '", "'x'"), "20 ( 00 03 )", "1000"},
+		{"3.1.1: a long will topic", will("06", "'"+strings.Repeat("t", 1025)+"'", "'x'"), "20 ( 00 03 )", "1000"},
+		{"3.1.1: a long will", will("06", "'t'", "'"+strings.Repeat("x", 2001)+"'"), "20 ( 00 03 )", "1000"},
+		{"3.1.1: a retained will", will("26", "'t'", "'x'"), "20 ( 00 03 )", "1000"},
+		{"3.1", "10 ( 'MQIsdp' 03 02 003c 'a' )", "", "1002"},
+		{"version 6", "10 ( 'MQTT' 06 02 003c 'a' )", "20 ( 00 01 )", "1000"},
+		{"version 3", "10 ( 'MQTT' 03 02 003c 'a' )", "20 ( 00 01 )", "1000"},
+
+		{"5.0: an id with a dash", "10 ( 'MQTT' 05 02 003c ( ) 'a-b' )", reason("85", fmt.Sprintf(idRule, 3)), "1000"},
+		{"5.0: a long id", "10 ( 'MQTT' 05 02 003c ( ) '" + long + "' )", reason("85", fmt.Sprintf(idRule, 129)), "1000"},
+		{"5.0: extended authentication", "10 ( 'MQTT' 05 02 003c ( 15 'SCRAM' ) 'a' )",
+			reason("8c", "There is no extended authentication here: prove yourself by a token in the handshake, or by user name and password."), "1000"},
+		{"5.0: a retained will", will5("26", "'t'", "'x'"), reason("9a", "There are no retained messages here; the will asks to be one."), "1000"},
+		{"5.0: a long will", will5("06", "'t'", "'"+strings.Repeat("x", 2001)+"'"), reason("95", "The will has 2001 bytes, at most 2000 are allowed."), "1000"},
+		{"5.0: a will to all", will5("06", "'#'", "'x'"), reason("90", willTopic), "1000"},
+		{"5.0: a will for the service", will5("06", "'$webpubsub/server/events/x'", "'x'"), reason("90", willTopic), "1000"},
+		{"5.0: a blank will topic", will5("06", "' '", "'x'"), reason("90", "The topic of a will may not be blank."), "1000"},
+
+		{"no CONNECT", "c0 ( )", "", "1002"},
+		{"nonsense", "ff ff ff", "", "1002"},
+		{"flags", "11 ( 'MQTT' 04 02 003c 'a' )", "", "1002"},
+		{"the reserved flag", "10 ( 'MQTT' 04 03 003c 'a' )", "", "1002"},
+		{"flags of a will that is not there", "10 ( 'MQTT' 04 22 003c 'a' )", "", "1002"},
+		{"a will of QoS 3", will("1e", "'t'", "'x'"), "", "1002"},
+		{"a password without a user name", "10 ( 'MQTT' 04 42 003c 'a' 'pw' )", "", "1002"},
+		{"bytes behind the end", "10 ( 'MQTT' 04 02 003c 'a' 00 )", "", "1002"},
+		{"an end inside a field", "10 ( 'MQTT' 04 02 003c 0005 \"a\" )", "", "1002"},
+		{"a length in too many bytes", "10 80 80 80 80 01", "", "1002"},
+		{"a length that is not the shortest", "10 80 00", "", "1002"},
+		{"too long a packet", "10 ff ff ff 7f", "", "1002"},
+		{"an id that is not UTF-8", "10 ( 'MQTT' 04 02 003c 0001 ff )", "", "1002"},
+		{"an id with U+0000", "10 ( 'MQTT' 04 02 003c 0001 00 )", "", "1002"},
+		{"a property twice", "10 ( 'MQTT' 05 02 003c ( 11 00000001 11 00000001 ) 'a' )", "", "1002"},
+		{"a property of another packet", "10 ( 'MQTT' 05 02 003c ( 23 0001 ) 'a' )", "", "1002"},
+		{"a property that is none", "10 ( 'MQTT' 05 02 003c ( 7f ) 'a' )", "", "1002"},
+		{"properties that end inside one", "10 ( 'MQTT' 05 02 003c ( 11 0000 ) 'a' )", "", "1002"},
+		{"a receive maximum of 0", "10 ( 'MQTT' 05 02 003c ( 21 0000 ) 'a' )", "", "1002"},
+		{"a maximum packet size of 0", "10 ( 'MQTT' 05 02 003c ( 27 00000000 ) 'a' )", "", "1002"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := s.connect(t, engine.Identity{UserID: "ann"})
+			c.packets(tc.packet + " c0 ( )") // what follows is not looked at
+			if tc.answer != "" {
+				c.want(tc.answer)
+			}
+			c.want("close " + tc.closed)
+		})
+	}
+}
+
+// What ends the connection of a client of 5.0, and with which reason code.
+func TestProtocolViolations(t *testing.T) {
+	s := serve(t, engine.Options{Limits: engine.Limits{MessageBytes: 1 << 16}}, false)
+	filters := strings.Repeat("'t' 00 ", 257)
+	for _, tc := range []struct{ name, packet, code, closed string }{
+		{"a second CONNECT", "10 ( 'MQTT' 05 02 003c ( ) 'a' )", "82", "1002"},
+		{"a packet of servers", "d0 ( )", "82", "1002"},
+		{"AUTH", "f0 ( )", "82", "1002"},
+		{"a reserved type", "00 ( )", "82", "1002"},
+		{"flags of a SUBSCRIBE", "80 ( 0001 ( ) 't' 00 )", "81", "1002"},
+		{"flags of a PUBREL", "60 ( 0001 )", "81", "1002"},
+		{"a PUBLISH of QoS 3", "36 ( 't' 0001 ( ) )", "81", "1002"},
+		{"a repeated PUBLISH of QoS 0", "38 ( 't' ( ) )", "81", "1002"},
+		{"a PUBLISH without an id", "32 ( 't' 0000 ( ) )", "82", "1002"},
+		{"a PUBLISH without a topic", "30 ( '' ( ) )", "82", "1002"},
+		{"a topic alias", "30 ( '' ( 23 0001 ) )", "94", "1002"},
+		{"a retained PUBLISH", "31 ( 't' ( ) )", "9a", "1002"},
+		{"a subscription identifier in a PUBLISH", "30 ( 't' ( 0b 01 ) )", "82", "1002"},
+		{"a response topic with a wildcard", "30 ( 't' ( 08 '#' ) )", "82", "1002"},
+		{"a payload format of 2", "30 ( 't' ( 01 02 ) )", "82", "1002"},
+		{"a SUBSCRIBE of nothing", "82 ( 0001 ( ) )", "82", "1002"},
+		{"a SUBSCRIBE without options", "82 ( 0001 ( ) 't' )", "81", "1002"},
+		{"options that are reserved", "82 ( 0001 ( ) 't' 40 )", "81", "1002"},
+		{"a subscription of QoS 3", "82 ( 0001 ( ) 't' 03 )", "81", "1002"},
+		{"retain handling 3", "82 ( 0001 ( ) 't' 30 )", "82", "1002"},
+		{"a subscription identifier of 0", "82 ( 0001 ( 0b 00 ) 't' 00 )", "82", "1002"},
+		{"too many topics", "82 ( 0001 ( ) " + filters + ")", "97", "1002"},
+		{"too many user properties", "30 ( 't' ( " + strings.Repeat("26 0000 0000 ", 257) + ") )", "97", "1002"},
+		{"a PINGREQ with a body", "c0 ( 00 )", "81", "1002"},
+		{"a PUBACK without an id", "40 ( )", "81", "1002"},
+		{"a PUBACK of nothing", "40 ( 0000 )", "82", "1002"},
+		{"a session that begins to last at its end", "e0 ( 00 ( 11 0000001e ) )", "82", "1002"},
+		{"too long a packet", "30 80 80 80 01", "95", "1009"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := s.connect(t, engine.Identity{UserID: "ann", Roles: everything})
+			c.packets("10 ( 'MQTT' 05 02 003c ( ) '' )")
+			c.want("20 ( 00 00 ( 21 0400 25 00 27 00010000 12 0020 *32 28 00 2a 00 ) )")
+			c.packets(tc.packet)
+			c.want("e0 ( " + tc.code + " ( ) )")
+			c.want("close " + tc.closed)
+		})
+	}
+	t.Run("text", func(t *testing.T) {
+		c := s.connect(t, engine.Identity{})
+		c.packets("10 ( 'MQTT' 05 02 003c ( ) 'a' )")
+		c.want("20 ( 00 00 ( 21 0400 25 00 27 00010000 28 00 2a 00 ) )")
+		c.Write(frame(1, []byte("hello"))) //nolint:errcheck // the answer tells
+		c.want("e0 ( 81 ( ) )")
+		c.want("close 1003")
+	})
+	t.Run("text before CONNECT", func(t *testing.T) {
+		c := s.connect(t, engine.Identity{})
+		c.Write(frame(1, []byte("hello"))) //nolint:errcheck // the answer tells
+		c.want("close 1003")
+	})
+}
+
+// A client that has too much under way is disconnected.
+func TestReceiveMaximum(t *testing.T) {
+	s := serve(t, engine.Options{}, false)
+	c := s.connect(t, engine.Identity{UserID: "ann", Roles: everything})
+	c.packets("10 ( 'MQTT' 05 02 003c ( ) 'a' )")
+	c.want("20 ( 00 00 ( 21 0400 25 00 27 00100000 28 00 2a 00 ) )")
+	for id := 1; id <= 1024; id++ {
+		c.packets(fmt.Sprintf("34 ( 't' %04x ( ) )", id))
+		c.want(fmt.Sprintf("50 ( %04x )", id))
+	}
+	c.packets("34 ( 't' 0401 ( ) )")
+	c.want("e0 ( 93 ( ) )")
+	c.want("close 1002")
+}
+
+// A client that does not say who it is loses its place in time.
+func TestHandshakeTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, engine.Options{}, false)
+		c := s.connect(t, engine.Identity{})
+		c.send([]byte{0x10})
+		c.want("gone")
+		s.engine.Shutdown(context.Background()) //nolint:errcheck // the test's end
+	})
+}
