@@ -18,6 +18,7 @@ import (
 	"github.com/fanfare/fanfare/authn/token"
 	"github.com/fanfare/fanfare/cmd/fanfare/internal/config"
 	"github.com/fanfare/fanfare/engine"
+	"github.com/fanfare/fanfare/transport/mqtt"
 	"github.com/fanfare/fanfare/transport/rest"
 	"github.com/fanfare/fanfare/transport/websocket"
 )
@@ -177,6 +178,7 @@ func (n *node) hang(c *config.Config) {
 		HandshakeTimeout:           c.Limits.HandshakeTimeout,
 		UnauthenticatedConnections: c.Limits.UnauthenticatedConnections,
 		Compression:                c.Compression.Enabled,
+		Protocols:                  []websocket.Protocol{mqtt.Protocol(&mqtt.Options{Logger: n.log.With("room", "mqtt")})},
 		TrustedProxies:             c.TrustedProxies,
 	})
 
