@@ -269,12 +269,8 @@ func (s *session) Heard() {
 // Yield implements [websocket.Session].
 func (s *session) Yield() { s.wire.Resume() }
 
-// Stuck implements [websocket.Session].
-func (s *session) Stuck(detail string) {
-	if !s.Over() {
-		s.conn.Gone(s.id, engine.CloseAbnormal, detail)
-	}
-}
+// Stuck implements [websocket.Session]. The session may go on on another wire.
+func (s *session) Stuck(detail string) { s.Gone(engine.CloseAbnormal, detail) }
 
 // Writable implements [websocket.Session].
 func (s *session) Writable() { s.conn.Writable() }
@@ -285,6 +281,7 @@ func (s *session) Gone(code engine.CloseCode, text string) {
 	if code == engine.CloseNormal {
 		code = engine.CloseGoingAway // which does not end what can be recovered
 	}
+	s.over.Store(true)
 	s.conn.Gone(s.id, code, text)
 }
 
@@ -380,7 +377,7 @@ func (s *session) disconnected(d disconnect) *fault {
 	if s.version == version311 || d.code == codeSuccess {
 		c.SetLast(nil, 0) // whoever leaves in peace leaves no will (3.14.4)
 	}
-	c.Gone(s.id, engine.CloseGoingAway, d.properties.reason)
+	s.Gone(engine.CloseGoingAway, d.properties.reason)
 	return nil
 }
 
