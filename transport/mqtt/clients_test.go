@@ -72,7 +72,7 @@ func dial5(t *testing.T, s *server, id string, w *wires, got func(*paho5.Publish
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Disconnect(context.Background()) }) //nolint:errcheck // the test is over
+	t.Cleanup(func() { c.Disconnect(context.Background()) })
 	if err := c.AwaitConnection(soon(t)); err != nil {
 		t.Fatal(err)
 	}

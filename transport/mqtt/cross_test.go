@@ -85,7 +85,7 @@ func TestJSONToMQTT(t *testing.T) {
 		{"two", `"dataType":"text","data":"hi","ttlSeconds":60`, "32 ( 'two' 0004 ( 02 0000003c 01 01 03 'text/plain' ) \"hi\" )"},
 		{"zero", `"dataType":"text","data":"hi"`, "30 ( 'zero' ( 01 01 03 'text/plain' ) \"hi\" )"},
 	} {
-		js.Write(frame(ws.OpText, fmt.Appendf(nil, `{"type":"sendToGroup","group":%q,%s}`, tc.group, tc.data))) //nolint:errcheck // the answer tells
+		js.Write(frame(ws.OpText, fmt.Appendf(nil, `{"type":"sendToGroup","group":%q,%s}`, tc.group, tc.data)))
 		if err := c.check(tc.want); err != nil {
 			t.Errorf("%s: %v", tc.data, err)
 		}
@@ -116,7 +116,7 @@ func TestFloodIsPaced(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		go c.Write(frame(ws.OpBinary, p.bytes)) //nolint:errcheck // in one message; the answers tell
+		go c.Write(frame(ws.OpBinary, p.bytes))
 		go func() {
 			for range count {
 				release <- struct{}{}

@@ -80,7 +80,7 @@ func member(t *testing.T, body string) string {
 func TestEventsOfASession(t *testing.T) {
 	s, posts := upstream(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("ce-eventName") == "connect" {
-			io.WriteString(w, `{"userId":"kim","mqtt":{"userProperties":[{"name":"n","value":"v"}]}}`) //nolint:errcheck // the test tells
+			io.WriteString(w, `{"userId":"kim","mqtt":{"userProperties":[{"name":"n","value":"v"}]}}`)
 		}
 	})
 	c := s.connect(t, engine.Identity{UserID: "ann"})
@@ -177,7 +177,7 @@ func TestConnectRefusedByHandler(t *testing.T) {
 	status, body := 0, ""
 	s, posts := upstream(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)
-		io.WriteString(w, body) //nolint:errcheck // the test tells
+		io.WriteString(w, body)
 	})
 	const v4, v5 = "10 ( 'MQTT' 04 02 003c 'a' )", "10 ( 'MQTT' 05 02 003c ( ) 'a' )"
 	for _, tc := range []struct {
@@ -228,11 +228,11 @@ func TestUserEvents(t *testing.T) {
 			w.Header().Add("mqtt-B", "2")
 			w.Header().Add("mqtt-a", "1")
 			w.Header().Add("mqtt-a", "3")
-			io.WriteString(w, "pixels") //nolint:errcheck // the test tells
+			io.WriteString(w, "pixels")
 		case "bad":
 			w.Header().Set("Content-Type", "text/plain")
 			w.WriteHeader(422)
-			io.WriteString(w, "no") //nolint:errcheck // the test tells
+			io.WriteString(w, "no")
 		case "empty":
 			w.WriteHeader(204)
 		}

@@ -58,7 +58,7 @@ func serve(t testing.TB, o engine.Options, sockets bool) *server {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		srv.Serve(l) //nolint:errcheck // it ends with the test
+		srv.Serve(l)
 	}()
 	t.Cleanup(func() {
 		e.Close()
@@ -96,7 +96,7 @@ func (s *server) handshake(t testing.TB, target, protocol string) (*client, *htt
 	if protocol != "" {
 		offer = "Sec-WebSocket-Protocol: " + protocol + "\r\n"
 	}
-	go fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: example.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+ //nolint:errcheck // the answer tells
+	go fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: example.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
 		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%s\r\n", target, offer)
 	cl := &client{Conn: c, r: bufio.NewReader(c), t: t}
 	res, err := http.ReadResponse(cl.r, nil)
@@ -119,7 +119,7 @@ func (s *server) connect(t testing.TB, id engine.Identity) *client {
 // frame makes a masked frame.
 func frame(op ws.OpCode, p []byte) []byte {
 	var b bytes.Buffer
-	ws.WriteFrame(&b, ws.MaskFrameInPlace(ws.NewFrame(op, true, bytes.Clone(p)))) //nolint:errcheck // a buffer
+	ws.WriteFrame(&b, ws.MaskFrameInPlace(ws.NewFrame(op, true, bytes.Clone(p))))
 	return b.Bytes()
 }
 

@@ -157,13 +157,13 @@ func TestProtocolViolations(t *testing.T) {
 		c := s.connect(t, engine.Identity{})
 		c.packets("10 ( 'MQTT' 05 02 003c ( ) 'a' )")
 		c.want("20 ( 00 00 ( 21 0400 25 00 27 00010000 28 00 2a 00 ) )")
-		c.Write(frame(1, []byte("hello"))) //nolint:errcheck // the answer tells
+		c.Write(frame(1, []byte("hello")))
 		c.want("e0 ( 81 ( ) )")
 		c.want("close 1003")
 	})
 	t.Run("text before CONNECT", func(t *testing.T) {
 		c := s.connect(t, engine.Identity{})
-		c.Write(frame(1, []byte("hello"))) //nolint:errcheck // the answer tells
+		c.Write(frame(1, []byte("hello")))
 		c.want("close 1003")
 	})
 }
@@ -190,6 +190,6 @@ func TestHandshakeTime(t *testing.T) {
 		c := s.connect(t, engine.Identity{})
 		c.send([]byte{0x10})
 		c.want("gone")
-		s.engine.Shutdown(context.Background()) //nolint:errcheck // the test's end
+		s.engine.Shutdown(context.Background())
 	})
 }

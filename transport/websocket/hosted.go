@@ -135,7 +135,7 @@ func (k *knock) host(p *Protocol, t target) error {
 	defer g.leave()
 	c, rest, err := k.accept(chosen, "")
 	if err != nil {
-		return nil //nolint:nilerr // accept has told the log, and there is nobody left to answer
+		return nil // accept has told the log, and there is nobody left to answer
 	}
 	g.conn, g.rest = c, rest
 	g.client.reader = newReader(k.h.limits.MessageBytes, false)
