@@ -245,6 +245,26 @@ func TestSlowReaderByBytes(t *testing.T) {
 	slow.awaitClosed()
 }
 
+// heavy are attributes that a stranger made large.
+type heavy struct{ bytes int }
+
+func (h heavy) Size() int { return h.bytes }
+
+// What a protocol attaches to messages counts, too.
+func TestSlowReaderByAttributes(t *testing.T) {
+	h := start(t, &engine.Options{Limits: engine.Limits{OutboundBytes: 10_000}}).Hub("chat")
+	slow := connect(t, h, open{groups: []engine.GroupName{"g"}})
+	sender := connect(t, h, open{roles: anything})
+	slow.lines(0)
+	slow.Limit(1)
+	for range 20 {
+		done := make(chan error, 1)
+		sender.Do(&engine.Request{Op: engine.OpSend, Group: "g", Payload: text("x"), Attributes: heavy{1000}}, func(err error) { done <- err })
+		must(t, <-done)
+	}
+	slow.awaitClosed()
+}
+
 // When all together are owed too much, the largest laggard ends first.
 func TestTotalOutboundBound(t *testing.T) {
 	h := start(t, &engine.Options{Limits: engine.Limits{TotalOutboundBytes: 200_000}}).Hub("chat")

@@ -99,7 +99,7 @@ const maxLaneBytes = 4 << 20
 
 // size is what r counts for in the bound of its lane.
 func (r *Request) size() int {
-	return len(r.Payload.Data) + len(r.Group) + messageOverhead + mapSize(r.Metadata) + mapSize(r.State)
+	return len(r.Payload.Data) + len(r.Group) + messageOverhead + mapSize(r.Metadata) + mapSize(r.State) + sizeOf(r.Attributes)
 }
 
 type laneItem struct {

@@ -114,7 +114,8 @@ type Message struct {
 	Metadata Metadata
 	// Expires is when it is not worth delivering any more; zero for never.
 	Expires time.Time
-	// Attributes are a protocol's own, opaque to the engine (an MQTT QoS, say).
+	// Attributes are a protocol's own, opaque to the engine (an MQTT QoS, say). They
+	// count in the bounds of queues by their Size, if they are [Sized].
 	Attributes any
 	// Stream says which part of which stream it is; nil for one that is whole.
 	Stream *StreamPart
@@ -185,11 +186,23 @@ type GroupState struct {
 
 // size is what m counts for in the bounds of queues.
 func (m *Message) size() int {
-	n := len(m.Payload.Data) + len(m.Group) + len(m.From) + len(m.Text) + messageOverhead + mapSize(m.Metadata)
+	n := len(m.Payload.Data) + len(m.Group) + len(m.From) + len(m.Text) + messageOverhead + mapSize(m.Metadata) + sizeOf(m.Attributes)
 	for i := range m.States {
 		n += stateOverhead + mapSize(m.States[i].State)
 	}
 	return n
+}
+
+// Sized is what opaque attributes implement that a stranger can make large. Size is
+// about what they hold in memory, in bytes; it must not block.
+type Sized interface{ Size() int }
+
+// sizeOf is what attributes count for.
+func sizeOf(attributes any) int {
+	if s, ok := attributes.(Sized); ok {
+		return s.Size()
+	}
+	return 0
 }
 
 // mapSize is what a map of strings counts for: tiny keys and values must not hide
