@@ -37,6 +37,18 @@ type publication struct {
 	user          []Property
 }
 
+var _ engine.Sized = (*publication)(nil)
+
+// Size implements [engine.Sized].
+func (p *publication) Size() int {
+	const own, property = 160, 32
+	n := own + len(p.topic) + len(p.contentType) + len(p.responseTopic) + len(p.correlation)
+	for _, u := range p.user {
+		n += property + len(u.Name) + len(u.Value)
+	}
+	return n
+}
+
 // subscription is the options that a client joined a group with: the membership's.
 type subscription struct {
 	qos byte
