@@ -80,8 +80,11 @@ func (s *shard) attach(c *Conn, o *opening) {
 	}
 	c.lag, c.sink, c.state, d.wire = l, o.sink, connOpen, o.wire
 	c.pings, c.missed, c.wireDone = o.pings, 0, false
-	if c.window != nil {
+	switch {
+	case c.window != nil:
 		c.window.room = o.window
+	case o.counted != nil: // it was adopted without
+		c.window = &window{room: o.window, counted: o.counted}
 	}
 	c.heard.Store(true)
 	s.reckon(c)

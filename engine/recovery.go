@@ -179,9 +179,9 @@ func (r *Recovery) Session() any { return r.conn.durable.session }
 // KindConnected, what the far end has not acknowledged, and what has come since.
 // An older wire that is still there is closed first. o is as in [Admission.Open];
 // what it says of the connection rather than of the wire (Subprotocol, Numbered,
-// Recovery, Session, Counted, Details) stays as it was. If Open fails the
-// connection has ended meanwhile, or another client was faster, and sink has not
-// been used.
+// Recovery, Session, Details, and Counted unless it was adopted) stays as it was. If
+// Open fails the connection has ended meanwhile, or another client was faster, and
+// sink has not been used.
 func (r *Recovery) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 	c := r.conn
 	d := c.durable
@@ -193,7 +193,7 @@ func (r *Recovery) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 		o.Bind(c, wire)
 	}
 	in := &opening{
-		encoding: o.Encoding, sink: sink, wire: wire, pings: o.interval(c.hub), window: o.room(),
+		encoding: o.Encoding, sink: sink, wire: wire, pings: o.interval(c.hub), window: o.room(), counted: o.Counted,
 		hello: &Message{
 			Kind: KindConnected, ConnID: c.id, User: c.user, ReconnectionToken: r.token, Attributes: o.Hello,
 		},

@@ -113,10 +113,11 @@ type opening struct {
 	adopted  *ConnState // what it was elsewhere; nil for one that is new
 
 	// Of opAttach.
-	sink   Sink
-	wire   WireID
-	pings  time.Duration
-	window int
+	sink    Sink
+	wire    WireID
+	pings   time.Duration
+	window  int
+	counted func(*Message, any) bool
 }
 
 // closing is what a connection is told at its end.
