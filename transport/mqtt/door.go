@@ -205,15 +205,15 @@ const maxReason = 1024
 func fitting(user []Property) []Property {
 	var fit []Property
 	for _, p := range user {
-		if len(fit) < maxUserProperties && len(p.Name) <= 0xffff && len(p.Value) <= 0xffff && plain(p.Name) && plain(p.Value) {
+		if len(fit) < maxUserProperties && len(p.Name) <= 0xffff && len(p.Value) <= 0xffff && encodable(p.Name) && encodable(p.Value) {
 			fit = append(fit, p)
 		}
 	}
 	return fit
 }
 
-// plain reports whether s can be a UTF-8 Encoded String.
-func plain(s string) bool { return strings.ToValidUTF8(s, "") == s && strings.IndexByte(s, 0) < 0 }
+// encodable reports whether s can be a UTF-8 Encoded String.
+func encodable(s string) bool { return strings.ToValidUTF8(s, "") == s && strings.IndexByte(s, 0) < 0 }
 
 // newID makes an id for a network connection or a session.
 func newID() string {
@@ -257,7 +257,7 @@ func (k *knock) enter(ctx context.Context) error {
 	s.state = &state{id: newID()}
 	s.details.Store(details.session(s.state.id))
 	o := k.openOptions(s, answer, false, a.ConnID())
-	o.Subprotocol, o.Numbered, o.Counted = name, true, counts
+	o.Subprotocol, o.Numbered = name, true
 	o.Recovery, o.Session, o.Details = k.expiry(), s.state, s.details.Load()
 	s.wire = k.guest.Wire(s)
 	conn, err := a.Open(s.wire, o)
@@ -299,6 +299,7 @@ func (k *knock) openOptions(s *session, answer *Answer, present bool, id engine.
 	}
 	window = max(1, window-s.state.waiting())
 	return &engine.OpenOptions{
+		Counted:  counts,
 		Encoding: websocket.Frames(encoder{c.version, c.properties.maxPacket}),
 		Window:   window,
 		// Half as long again as the client promised (3.1.2.10). One that promised

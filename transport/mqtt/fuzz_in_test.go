@@ -126,9 +126,6 @@ func comesOutAgain(t *testing.T, version byte, p *publish) {
 	want.dup, want.retain = false, false
 	want.properties.expiry = 0 // whoever sends it says what is left
 	want.properties.present &^= 1 << propExpiry
-	if len(want.properties.correlation) == 0 && want.properties.has(propCorrelation) {
-		want.properties.correlation, got.properties.correlation = nil, nil
-	}
 	if want.properties.contentType == "" { // as good as none
 		want.properties.present &^= 1 << propContentType
 	}

@@ -122,7 +122,7 @@ func (s *scanner) property(id byte, p *properties) {
 			s.fail(violation("a response topic is empty or holds a wildcard"))
 		}
 	case propCorrelation:
-		p.correlation = append([]byte(nil), s.binary()...)
+		p.correlation = append([]byte{}, s.binary()...) // empty is not none
 	case propSubscription:
 		if p.subscription = s.varint(); p.subscription == 0 && s.bad == nil {
 			s.fail(violation("a subscription identifier is 0"))

@@ -110,7 +110,7 @@ func (st *state) completed(id uint16) bool {
 func (st *state) unreleased() []uint16 {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	return slices.Sorted(maps.Keys(st.released))
+	return sortedKeys(st.released)
 }
 
 func (st *state) waiting() int {
@@ -642,7 +642,7 @@ func (s *session) respond(q *engine.Request, how string, r *reply) {
 		contentType: r.contentType, correlation: asked.correlation,
 		user: fitting(append([]Property{{"azure-status-code", strconv.Itoa(r.status)}}, r.user...)),
 	}
-	if !plain(p.contentType) || len(p.contentType) > maxReason {
+	if !encodable(p.contentType) || len(p.contentType) > maxReason {
 		p.contentType = ""
 	}
 	s.conn.Post(&engine.Message{
