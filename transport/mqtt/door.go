@@ -84,11 +84,10 @@ func (d *door) serve(ctx context.Context, g *websocket.Guest) {
 		return // the door has said why
 	}
 	switch {
-	case bad != nil && k.connect != nil: // its version is not known
-		k.turnAway(&refusal{bad.code, engine.Errorf(engine.CodeUnsupported, "mqtt.version", "%s", bad.detail)})
+	case bad != nil && k.connect != nil:
+		k.turnAway(refuse(bad.code, "mqtt.connect", "The CONNECT cannot be taken: %s.", bad.detail))
 		return
-	case bad != nil:
-		// Before a CONNECT that can be read there is no version to answer in (4.13).
+	case bad != nil: // before there is a version to answer in, or one that has words for it (4.13)
 		g.Refuse(engine.Errorf(engine.CodeInvalid, "mqtt.connect", "%s", bad.detail), nil, engine.CloseProtocolError, "The first packet is no CONNECT that can be read.")
 		return
 	}
@@ -116,7 +115,7 @@ func (k *knock) first(p []byte) (done bool, _ *fault) {
 		return false, nil
 	}
 	c, bad := parseConnect(body)
-	if bad == nil || bad.code == codeUnsupportedVersion {
+	if bad == nil || bad.code == codeUnsupportedVersion || c != nil && c.version == version5 {
 		k.connect = c
 	}
 	if bad == nil {

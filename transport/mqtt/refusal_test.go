@@ -92,12 +92,12 @@ func TestConnectRefused(t *testing.T) {
 		{"too long a packet", "10 ff ff ff 7f", "", "1002"},
 		{"an id that is not UTF-8", "10 ( 'MQTT' 04 02 003c 0001 ff )", "", "1002"},
 		{"an id with U+0000", "10 ( 'MQTT' 04 02 003c 0001 00 )", "", "1002"},
-		{"a property twice", "10 ( 'MQTT' 05 02 003c ( 11 00000001 11 00000001 ) 'a' )", "", "1002"},
-		{"a property of another packet", "10 ( 'MQTT' 05 02 003c ( 23 0001 ) 'a' )", "", "1002"},
-		{"a property that is none", "10 ( 'MQTT' 05 02 003c ( 7f ) 'a' )", "", "1002"},
-		{"properties that end inside one", "10 ( 'MQTT' 05 02 003c ( 11 0000 ) 'a' )", "", "1002"},
-		{"a receive maximum of 0", "10 ( 'MQTT' 05 02 003c ( 21 0000 ) 'a' )", "", "1002"},
-		{"a maximum packet size of 0", "10 ( 'MQTT' 05 02 003c ( 27 00000000 ) 'a' )", "", "1002"},
+		{"5.0: a property twice", "10 ( 'MQTT' 05 02 003c ( 11 00000001 11 00000001 ) 'a' )", reason("82", "The CONNECT cannot be taken: property 17 is there twice."), "1000"},
+		{"5.0: a property of another packet", "10 ( 'MQTT' 05 02 003c ( 23 0001 ) 'a' )", reason("82", "The CONNECT cannot be taken: property 35 in a packet of type 1."), "1000"},
+		{"5.0: a property that is none", "10 ( 'MQTT' 05 02 003c ( 7f ) 'a' )", reason("82", "The CONNECT cannot be taken: property 127 in a packet of type 1."), "1000"},
+		{"5.0: properties that end inside one", "10 ( 'MQTT' 05 02 003c ( 11 0000 ) 'a' )", reason("81", "The CONNECT cannot be taken: a packet ends inside a field."), "1000"},
+		{"5.0: a receive maximum of 0", "10 ( 'MQTT' 05 02 003c ( 21 0000 ) 'a' )", reason("82", "The CONNECT cannot be taken: the receive maximum is 0."), "1000"},
+		{"5.0: a maximum packet size of 0", "10 ( 'MQTT' 05 02 003c ( 27 00000000 ) 'a' )", reason("82", "The CONNECT cannot be taken: the maximum packet size is 0."), "1000"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := s.connect(t, engine.Identity{UserID: "ann"})

@@ -189,7 +189,7 @@ func (s *session) Message(f subprotocol.Frame, p []byte) (more bool) {
 // reports false once the engine wants no more. s.in is held.
 func (s *session) read(p []byte) (more bool) {
 	b := s.split.add(p)
-	for !s.deaf {
+	for !s.deaf && !s.Over() { // another wire may have taken its place meanwhile
 		first, body, rest, ok, bad := s.split.next(b)
 		if bad != nil {
 			s.fail(bad)

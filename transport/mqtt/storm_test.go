@@ -36,8 +36,8 @@ func TestTakeoverStorm(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					if _, err := c.Write(frame(ws.OpBinary, p.bytes)); err == nil && rand.IntN(2) == 0 {
-						io.CopyN(io.Discard, c.r, int64(rand.IntN(80)))
+					if _, err := c.Write(frame(ws.OpBinary, p.bytes)); err == nil && rand.IntN(2) == 0 { // a part of the CONNACK
+						io.CopyN(io.Discard, c.r, int64(rand.IntN(20)))
 					}
 					c.Close()
 				}

@@ -26,6 +26,10 @@
 // in a close frame, so that it begins a new one: after an HTTP status, which it
 // gets where the node has no room or no answer, it would try again.
 //
+// Protocols that are none of Azure's, and begin with a message of their own, are
+// spoken over the same wires ([Protocol]): the door does the handshake, proves who
+// the client is, and frames.
+//
 // # Promises
 //
 //   - The handler returns once the connection is open. Its life hangs on the
