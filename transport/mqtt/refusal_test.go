@@ -193,3 +193,32 @@ func TestHandshakeTime(t *testing.T) {
 		s.engine.Shutdown(context.Background())
 	})
 }
+
+// A subscriber that does not read is ended by what waits for it, properties included.
+func TestPropertiesCount(t *testing.T) {
+	ended := make(chan engine.EndReason, 1)
+	s := serve(t, engine.Options{
+		Limits:   engine.Limits{OutboundBytes: 1 << 20},
+		Observer: engine.Observer{ConnEnded: func(_ engine.HubName, _ engine.CloseCode, r engine.EndReason) { ended <- r }},
+	}, false)
+	slow := s.connect(t, engine.Identity{UserID: "slow", Roles: everything})
+	slow.packets("10 ( 'MQTT' 05 02 003c ( 21 0001 ) 'slow' )") // one delivery at a time
+	slow.want(connack5)
+	slow.packets("82 ( 0001 ( ) 't' 01 )")
+	slow.want("90 ( 0001 ( ) 01 )")
+	c := s.connect(t, engine.Identity{UserID: "ann", Roles: everything})
+	c.packets("10 ( 'MQTT' 05 02 003c ( ) 'ann' )")
+	c.want(connack5)
+	for id := 1; id <= 20; id++ {
+		c.packets(fmt.Sprintf("32 ( 't' %04x ( 26 'k' '%s' ) )", id, strings.Repeat("v", 60_000)))
+		c.want(fmt.Sprintf("40 ( %04x )", id))
+	}
+	select {
+	case r := <-ended:
+		if r != engine.EndSlow {
+			t.Errorf("it ended for %s", r)
+		}
+	case <-soon(t).Done():
+		t.Error("1.2 MB of properties wait, and nobody minds")
+	}
+}

@@ -498,7 +498,8 @@ func (s *session) publish(p *publish) (more bool, bad *fault) {
 	}
 	q, code := s.request(p)
 	if q == nil {
-		return true, s.answer(p.qos, p.id, code)
+		s.answer(p.qos, p.id, code)
+		return true, nil
 	}
 	qos, id := p.qos, p.id // p is not kept
 	event := q.Op == engine.OpEvent
@@ -514,28 +515,26 @@ func (s *session) publish(p *publish) (more bool, bad *fault) {
 		default:
 			code = requestCode(err)
 		}
-		if bad := s.answer(qos, id, code); bad != nil {
-			s.end(bad.code, engine.ClosePolicy, "", bad.detail)
-		}
+		s.answer(qos, id, code)
 	}), nil
 }
 
 // answer acknowledges a publication, or says why not. It has no words for that to a
 // client of 3.1.1, whose connection is ended instead (3.1.1 section 3.3.5).
-func (s *session) answer(qos byte, id uint16, code byte) *fault {
+func (s *session) answer(qos byte, id uint16, code byte) {
 	if qos == 0 {
-		return nil // nobody waits for an answer
+		return // nobody waits for an answer
 	}
 	s.state.settle(qos, id, code >= codeUnspecified)
 	if code >= codeUnspecified && s.version == version311 {
-		return &fault{code, "a PUBLISH was refused, which MQTT 3.1.1 has no packet for"}
+		s.end(code, engine.ClosePolicy, "", "a PUBLISH was refused, which MQTT 3.1.1 has no packet for")
+		return
 	}
 	kind := byte(typePuback)
 	if qos == 2 {
 		kind = typePubrec
 	}
 	s.post(ack{kind: kind, id: id, code: code})
-	return nil
 }
 
 // request returns what p asks of the engine; or none, and the code of its refusal.

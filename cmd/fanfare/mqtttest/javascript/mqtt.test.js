@@ -6,6 +6,7 @@ const assert = require('node:assert/strict');
 const { spawn } = require('node:child_process');
 const { once } = require('node:events');
 const fs = require('node:fs');
+const http = require('node:http');
 const os = require('node:os');
 const path = require('node:path');
 const { after, before, test } = require('node:test');
@@ -155,6 +156,19 @@ for (const protocolVersion of [4, 5]) {
     assert.equal((await inbox.next('what came meanwhile')).text, 'meanwhile');
   });
 }
+
+test('a token for other clients opens nothing', async () => {
+  const { token } = await service('plain').getClientAccessToken({ userId: 'ann' });
+  const req = http.get(`${endpoint}/clients/mqtt/hubs/plain?access_token=${token}`, {
+    headers: {
+      Connection: 'Upgrade', Upgrade: 'websocket', 'Sec-WebSocket-Version': '13', 'Sec-WebSocket-Protocol': 'mqtt',
+      'Sec-WebSocket-Key': 'dGhlIHNhbXBsZSBub25jZQ==',
+    },
+  });
+  const [res] = await once(req, 'response');
+  res.resume();
+  assert.equal(res.statusCode, 401);
+});
 
 test('what servers send', async (t) => {
   const { client, inbox } = await open(t, 'plain', { protocolVersion: 5 });
