@@ -9,11 +9,9 @@ import (
 // The reason codes of MQTT 5.0 that this door sends or looks at (section 2.4).
 const (
 	codeSuccess             = 0x00
-	codeWithWill            = 0x04
 	codeUnspecified         = 0x80
 	codeMalformed           = 0x81
 	codeProtocolError       = 0x82
-	codeImplementation      = 0x83
 	codeUnsupportedVersion  = 0x84
 	codeClientID            = 0x85
 	codeBadCredentials      = 0x86

@@ -40,13 +40,11 @@ const (
 	propSubscription     = 11
 	propSessionExpiry    = 17
 	propAssignedID       = 18
-	propServerKeepAlive  = 19
 	propAuthMethod       = 21
 	propAuthData         = 22
 	propProblemInfo      = 23
 	propWillDelay        = 24
 	propResponseInfo     = 25
-	propServerReference  = 28
 	propReason           = 31
 	propReceiveMax       = 33
 	propAliasMax         = 34
