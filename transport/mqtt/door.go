@@ -271,7 +271,11 @@ func (k *knock) enter(ctx context.Context) error {
 
 // resume puts the session onto its new wire.
 func (k *knock) resume(s *session, r *engine.Recovery, details *Details, answer *Answer) error {
-	s.state = r.Session().(*state)
+	st, ok := r.Session().(*state)
+	if !ok { // adopted from another node, by somebody who does not know Unmarshal
+		return engine.Errorf(engine.CodeInternal, "mqtt.session", "The session is not one of MQTT's.")
+	}
+	s.state = st
 	s.details.Store(details.session(s.state.id))
 	s.wire = k.guest.Wire(s)
 	conn, err := r.Open(s.wire, k.openOptions(s, answer, true, r.ConnID()))

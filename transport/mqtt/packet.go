@@ -55,7 +55,7 @@ func violation(format string, args ...any) *fault {
 }
 
 // splitter makes packets of a client's bytes, which come in messages that may
-// hold less than a packet or more (5.0 section 6: MQTT-6.0.0-4). Between packets it
+// hold less than a packet or more (5.0 section 6: MQTT-6.0.0-2). Between packets it
 // holds nothing; while one is incomplete it holds what has arrived of it, never
 // room for what was announced.
 type splitter struct {
