@@ -125,8 +125,8 @@ type OpenOptions struct {
 	// Conn.Heard was not called for two intervals.
 	WirePings bool
 	// Silence is how long a wire without such pings may be silent; 0 for ever.
-	// A connection of which Conn.Heard was not called for that long, and at most
-	// half as long again, is ended.
+	// A connection of which Conn.Heard was not called for that long, and at most a
+	// sixth as long again, is ended.
 	Silence time.Duration
 	// Bind is called with the connection, and the number of this wire of it,
 	// before the sink is first used, and before Open returns. It must not block.
@@ -210,7 +210,7 @@ func (o *OpenOptions) interval(h *Hub) time.Duration {
 	if o.WirePings {
 		return max(0, h.settings.Load().keepAlive)
 	}
-	return o.Silence / 2 // the second one missed is one too many
+	return o.Silence / silentLooks
 }
 
 // room returns how many deliveries may be under way.

@@ -114,7 +114,7 @@ type Message struct {
 	Metadata Metadata
 	// Expires is when it is not worth delivering any more; zero for never.
 	Expires time.Time
-	// Attributes are a protocol's own, opaque to the engine (an MQTT QoS, say). They
+	// Attributes are a protocol's own, opaque to the engine (a quality of service, say). They
 	// count in the bounds of queues by their Size, if they are [Sized].
 	Attributes any
 	// Stream says which part of which stream it is; nil for one that is whole.

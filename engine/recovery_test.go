@@ -431,7 +431,11 @@ func TestSilence(t *testing.T) {
 		if ok, _ := h.ConnExists(t.Context(), c.ID()); !ok {
 			t.Error("it was heard of, and ended")
 		}
-		time.Sleep(16 * time.Second)
+		time.Sleep(9 * time.Second)
+		if ok, _ := h.ConnExists(t.Context(), c.ID()); !ok {
+			t.Error("it was ended too early")
+		}
+		time.Sleep(3 * time.Second)
 		if ok, _ := h.ConnExists(t.Context(), c.ID()); ok {
 			t.Error("it was not heard of, and goes on")
 		}

@@ -145,12 +145,23 @@ func (s *shard) tick() {
 	clear(s.wheel.due)
 }
 
-// keepAlive pings c, or ends it if two intervals passed without a sign of life.
+// A wire without a sign of life is lost after so many intervals in a row: of pings,
+// or of looks at one that is not pinged.
+const (
+	silentPings = 2
+	silentLooks = 6
+)
+
+// keepAlive pings c, or gives its wire up if it was silent for too long.
 func (s *shard) keepAlive(c *Conn, now time.Time) {
+	most, text := uint8(silentPings), "The client did not answer pings."
+	if c.mute {
+		most, text = silentLooks, "The client was silent for longer than it said it would be."
+	}
 	if c.heard.Swap(false) || c.paused() { // a paused client is not listened to
 		c.missed = 0
-	} else if c.missed++; c.missed >= 2 {
-		s.lose(c, EndPingTimeout, "The client did not answer pings.")
+	} else if c.missed++; c.missed >= most {
+		s.lose(c, EndPingTimeout, text)
 		return
 	}
 	if c.lag == nil && !c.mute {
