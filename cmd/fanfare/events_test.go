@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/gobwas/ws"
 
@@ -440,6 +441,93 @@ func TestEvent17ReliableRecovery(t *testing.T) {
 	h.ends("disconnected")
 }
 
+func TestEvent19MQTT(t *testing.T) {
+	// What the handler says to the connects of the session, one after the other.
+	replies := []string{
+		`{"userId":"kim"}`,
+		`{"userId":"eve"}`,
+		`{"userId":"kim","groups":["g"],"roles":["webpubsub.sendToGroup"]}`,
+	}
+	h := newHandled(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Ce-Eventname") != "connect" {
+			return
+		}
+		fail := func(code int) {
+			w.WriteHeader(http.StatusUnauthorized)
+			// As the JavaScript middleware answers those whom it knows to speak MQTT.
+			if r.Header.Get("Ce-Subprotocol") == "mqtt" && r.Header.Get("Ce-Physicalconnectionid") != "" {
+				fmt.Fprintf(w, `{"mqtt":{"code":%d,"reason":"no"}}`, code)
+			}
+		}
+		switch r.Header.Get("Ce-Connectionid") { // which the client chose
+		case "five":
+			fail(135)
+		case "four":
+			fail(5)
+		default:
+			io.WriteString(w, replies[0])
+			replies = replies[1:]
+		}
+	}, allEvents)
+	for _, test := range []struct {
+		id      string
+		version byte
+		code    byte
+	}{{"five", 5, 135}, {"four", 4, 5}} {
+		s := h.mqtt()
+		s.sends(mqttConnect(test.version, true, test.id))
+		if ack := s.packet(0x20); ack[1] != test.code {
+			t.Errorf("the handler's 401 came as %d to a client of version %d; want %d", ack[1], test.version, test.code)
+		}
+		s.Close()
+		h.isMQTT("connect")
+	}
+
+	s := h.mqtt()
+	s.sends(mqttConnect(5, true, "phone"))
+	if ack := s.packet(0x20); ack[0] != 0 || ack[1] != 0 {
+		t.Fatalf("the CONNACK of a new session is % x", ack)
+	}
+	h.isMQTT("connect")
+	h.isMQTT("connected")
+	s.Close()
+	// A session is its user's. Whom the handler knows as somebody else is refused it.
+	s = h.mqtt()
+	s.sends(mqttConnect(5, false, "phone"))
+	if ack := s.packet(0x20); ack[1] != 135 {
+		t.Errorf("another user's CONNACK is % x", ack)
+	}
+	s.Close()
+	h.isMQTT("connect")
+	if r := h.isMQTT("disconnected"); r.Header.Get("Ce-Userid") != "eve" {
+		t.Errorf("%q is disconnected", r.Header.Get("Ce-Userid"))
+	}
+	s = h.mqtt()
+	s.sends(mqttConnect(5, false, "phone"))
+	if ack := s.packet(0x20); ack[0] != 1 || ack[1] != 0 {
+		t.Fatalf("the CONNACK of a resumed session is % x", ack)
+	}
+	h.isMQTT("connect")
+	const topic = "$webpubsub/server/events/order"
+	s.sends(append([]byte{0x32, byte(2 + len(topic) + 2 + 1), 0, byte(len(topic))}, topic+"\x00\x01\x00"...))
+	s.packet(0x32) // the handler's answer, which a message makes in MQTT
+	s.packet(0x40)
+	if r := h.isMQTT("order"); r.Header.Get("Ce-Userid") != "kim" || r.Header.Get("Ce-Connectionid") != "phone" {
+		t.Errorf("the event is of %q, connection %q", r.Header.Get("Ce-Userid"), r.Header.Get("Ce-Connectionid"))
+	}
+	hub := h.node.engine.Hub("chat")
+	if in, err := hub.GroupExists(t.Context(), "g"); in || err != nil {
+		t.Errorf("the resumed session is in a group of its new connect: %v, %v", in, err)
+	}
+	if may, err := hub.Permitted(t.Context(), "phone", engine.SendToGroup, "g"); may || err != nil {
+		t.Errorf("the resumed session has a role of its new connect: %v, %v", may, err)
+	}
+	s.sends([]byte{0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0}) // DISCONNECT, and no session to be kept
+	s.closed(engine.CloseNormal)
+	s.Close()
+	h.ends("disconnected of kim")
+}
+
 // A user's id may hold more than ASCII. An event's name may not: the clients' door
 // refuses it, and so does transport/webhook, if another door lets it in.
 func TestEventUnicode(t *testing.T) {
@@ -707,4 +795,53 @@ func (s *socket) leaves() {
 	s.t.Helper()
 	s.write(ws.NewCloseFrame(ws.NewCloseFrameBody(ws.StatusNormalClosure, "")))
 	s.closed(engine.CloseNormal)
+}
+
+// mqtt lets Ann in with MQTT.
+func (h *handled) mqtt() *socket {
+	h.t.Helper()
+	at := "://" + h.address + "/clients/mqtt/hubs/chat"
+	return open(h.t, "ws"+at+"?access_token="+sign(h.t, h.key, "http"+at, time.Now().Add(time.Hour)), "mqtt")
+}
+
+// isMQTT returns the next event, which must be named so and say whose protocol it
+// is of.
+func (h *handled) isMQTT(name string) *http.Request {
+	h.t.Helper()
+	r := h.event(h.t, name)
+	if got := r.Header["Ce-Subprotocol"]; !reflect.DeepEqual(got, []string{"mqtt"}) {
+		h.t.Errorf("%s has the subprotocol %q", name, got)
+	}
+	return r
+}
+
+// mqttConnect makes a CONNECT. A session of version 5 is kept for half a minute.
+func mqttConnect(version byte, clean bool, id string) []byte {
+	flags := byte(0)
+	if clean {
+		flags = 2
+	}
+	p := append([]byte("\x00\x04MQTT"), version, flags, 0, 60)
+	if version == 5 {
+		p = append(p, 5, 0x11, 0, 0, 0, 30)
+	}
+	p = append(append(p, 0, byte(len(id))), id...)
+	return append([]byte{0x10, byte(len(p))}, p...)
+}
+
+// sends sends a packet of MQTT.
+func (s *socket) sends(packet []byte) {
+	s.t.Helper()
+	s.write(ws.NewBinaryFrame(packet))
+}
+
+// packet returns what follows the header of the next packet, which must begin with
+// first.
+func (s *socket) packet(first byte) []byte {
+	s.t.Helper()
+	f := s.frame()
+	if f.Header.OpCode != ws.OpBinary || len(f.Payload) < 4 || f.Payload[0] != first {
+		s.t.Fatalf("received the frame %x % x; want a packet %x", f.Header.OpCode, f.Payload, first)
+	}
+	return f.Payload[2:]
 }
