@@ -251,26 +251,31 @@ func mustReceive[E client.Event](t *testing.T, c *client.Client) E {
 // upstream is an event handler that grants every origin and notes what it gets.
 type upstream struct {
 	*httptest.Server
-	events chan *http.Request // with a name: ce-eventname
+	events chan *http.Request // with a name: ce-eventname; the body can be read
+	checks chan *http.Request // of origins
 	// answer, if set, answers an event.
 	answer func(w http.ResponseWriter, r *http.Request)
 }
 
 func newUpstream(t *testing.T) *upstream {
-	u := &upstream{events: make(chan *http.Request, 100)}
-	u.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodOptions {
-			w.Header().Set("WebHook-Allowed-Origin", "*")
-			return
-		}
-		io.Copy(io.Discard, r.Body)
-		u.events <- r
-		if u.answer != nil {
-			u.answer(w, r)
-		}
-	}))
+	u := &upstream{events: make(chan *http.Request, 100), checks: make(chan *http.Request, 100)}
+	u.Server = httptest.NewServer(u)
 	t.Cleanup(u.Close)
 	return u
+}
+
+func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodOptions {
+		u.checks <- r
+		w.Header().Set("WebHook-Allowed-Origin", "*")
+		return
+	}
+	body, _ := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	u.events <- r
+	if u.answer != nil {
+		u.answer(w, r)
+	}
 }
 
 // event returns the next event, which must have the given name.

@@ -66,7 +66,7 @@ func TestRetryRepeatsTheSameRequest(t *testing.T) {
 
 // Four attempts, after pauses of 1, 3 and 5 seconds, for 408, all of 5xx and
 // exchanges that break.
-func TestFourAttempts(t *testing.T) {
+func TestEvent08FourAttemptsThenFailure(t *testing.T) {
 	cut := func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, err := w.(http.Hijacker).Hijack()
 		if err == nil {
@@ -121,7 +121,7 @@ func TestFourAttempts(t *testing.T) {
 }
 
 // A timeout is final, and is an error without a status.
-func TestTimeoutIsNotRetried(t *testing.T) {
+func TestEvent08TimeoutIsNotRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := &upstream{reply: stall}
 		c := newClient(t, "http://h.example/", &webhook.Options{Wrap: pipes(t, u)})
@@ -406,7 +406,7 @@ func TestShutdownAndClose(t *testing.T) {
 }
 
 // Validation: which answers grant, and what is asked.
-func TestValidation(t *testing.T) {
+func TestEvent18Validation(t *testing.T) {
 	grant := func(lines ...string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			for _, l := range lines {
@@ -511,7 +511,7 @@ func TestValidationTimesOut(t *testing.T) {
 }
 
 // The first check is shared by all who come, and survives the one who caused it.
-func TestFirstValidationIsShared(t *testing.T) {
+func TestEvent18FirstValidationIsShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := &upstream{validate: func(w http.ResponseWriter, _ *http.Request) {
 			time.Sleep(5 * time.Second)
@@ -554,7 +554,7 @@ func TestFirstValidationIsShared(t *testing.T) {
 }
 
 // A grant holds for 60 s; then the next use asks again, and does not wait.
-func TestValidationIsRenewedBesideEvents(t *testing.T) {
+func TestEvent18GrantHoldsForAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := &upstream{}
 		c := newClient(t, "http://h.example/", &webhook.Options{Wrap: pipes(t, u)})
