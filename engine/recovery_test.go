@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -287,6 +288,48 @@ func TestNewestWireWins(t *testing.T) {
 	newer.awaitClosed()
 	if ok, _ := h.ConnExists(t.Context(), c.ID()); ok {
 		t.Error("a goodbye did not end it")
+	}
+}
+
+// countedBodies counts the bodies that are encoded; prefixes are each connection's.
+type countedBodies struct {
+	enginetest.Lines
+	n *atomic.Int64
+}
+
+func (c countedBodies) AppendBody(dst []byte, m *engine.Message) ([]byte, bool) {
+	if m.Kind == engine.KindData {
+		c.n.Add(1)
+	}
+	return c.Lines.AppendBody(dst, m)
+}
+
+// Numbered connections share what they get but for its number: it is encoded once.
+func TestNumberedConnectionsShareBodies(t *testing.T) {
+	h := start(t, &engine.Options{Shards: 1}).Hub("chat")
+	enc := countedBodies{enginetest.Lines{Numbered: true}, &atomic.Int64{}}
+	var members []*client
+	for i := range 50 {
+		a, err := h.Admit(t.Context(), &engine.AdmitRequest{Identity: engine.Identity{Groups: []engine.GroupName{"g"}}})
+		must(t, err)
+		w := &enginetest.Wire{}
+		conn, err := a.Open(w, &engine.OpenOptions{Encoding: enc, Numbered: true, Recovery: time.Minute, Bind: w.Bind})
+		must(t, err)
+		members = append(members, &client{Conn: conn, Wire: w, t: t})
+		for range i { // so that all are at another number
+			must(t, h.SendToConn(t.Context(), conn.ID(), text("x"), nil))
+		}
+		members[i].lines(i)
+	}
+	before := enc.n.Load()
+	must(t, h.SendToGroup(t.Context(), "g", text("hello"), nil))
+	for i, c := range members {
+		if got, want := c.lines(i + 1)[i], fmt.Sprintf("#%d text @g hello", i+1); got != want {
+			t.Errorf("member %d got %q, want %q", i, got, want)
+		}
+	}
+	if n := enc.n.Load() - before; n != 1 {
+		t.Errorf("the message was encoded %d times for 50 members", n)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/fanfare/fanfare/authn/accesskey"
 	"github.com/fanfare/fanfare/cmd/fanfare/internal/config"
+	"github.com/fanfare/fanfare/engine"
 	"github.com/fanfare/fanfare/transport/client"
 	"github.com/fanfare/fanfare/transport/transporttest"
 	"github.com/fanfare/fanfare/transport/webhook"
@@ -79,11 +80,16 @@ func newBubble(t *testing.T, handlers ...handler) *bubble {
 // client lets a client in.
 func (b *bubble) client(t *testing.T) *client.Client {
 	t.Helper()
+	return b.clientBy(t, func(context.Context, string, string) (net.Conn, error) { return b.doors.Dial() })
+}
+
+// clientBy lets a client in that dials in its own way. It may do all to groups.
+func (b *bubble) clientBy(t *testing.T, dial func(context.Context, string, string) (net.Conn, error)) *client.Client {
+	t.Helper()
 	const hub = "://node.example/client/hubs/chat"
-	token := sign(t, accesskey.DevelopmentKey, "http"+hub, time.Now().Add(time.Hour))
-	c, err := client.Dial(t.Context(), "ws"+hub+"?access_token="+token, &client.Options{
-		NetDial: func(context.Context, string, string) (net.Conn, error) { return b.doors.Dial() },
-	})
+	token := sign(t, accesskey.DevelopmentKey, "http"+hub, time.Now().Add(time.Hour),
+		engine.RoleJoinLeaveGroup, engine.RoleSendToGroup)
+	c, err := client.Dial(t.Context(), "ws"+hub+"?access_token="+token, &client.Options{NetDial: dial})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,10 +43,10 @@ func knock(t *testing.T, n *command, hub, query, header string) int {
 }
 
 // sign makes a client token.
-func sign(t *testing.T, key, audience string, expires time.Time) string {
+func sign(t *testing.T, key, audience string, expires time.Time, roles ...string) string {
 	t.Helper()
 	text, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
-		"aud": audience, "exp": expires.Unix(), "sub": "ann",
+		"aud": audience, "exp": expires.Unix(), "sub": "ann", "role": roles,
 	}).SignedString([]byte(key))
 	if err != nil {
 		t.Fatal(err)
