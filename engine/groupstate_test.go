@@ -30,14 +30,7 @@ func (c *client) watch(g engine.GroupName, id engine.AckID) {
 func TestGroupState(t *testing.T) {
 	for name, nodes := range map[string]int{"one node": 1, "two nodes": 2} {
 		t.Run(name, func(t *testing.T) {
-			var hubs []*engine.Hub
-			for _, bp := range enginetest.NewCluster(nodes) {
-				o := &engine.Options{}
-				if nodes > 1 {
-					o.Backplane = bp
-				}
-				hubs = append(hubs, start(t, o).Hub("chat"))
-			}
+			hubs := startNodes(t, nodes)
 			groups := []engine.GroupName{"g", "h"}
 			ann := connect(t, hubs[0], open{id: "ann", roles: stateRoles, groups: groups})
 			bo := connect(t, hubs[nodes-1], open{id: "bo", roles: stateRoles, groups: groups})
@@ -95,10 +88,7 @@ func TestGroupStateIsRefused(t *testing.T) {
 
 // A snapshot is the first 200 in order of connection id.
 func TestSnapshotIsBounded(t *testing.T) {
-	var hubs []*engine.Hub
-	for _, bp := range enginetest.NewCluster(2) {
-		hubs = append(hubs, start(t, &engine.Options{Backplane: bp}).Hub("chat"))
-	}
+	hubs := startNodes(t, 2)
 	groups := []engine.GroupName{"g"}
 	for i := range 240 {
 		c := connect(t, hubs[i%2], open{id: engine.ConnID(fmt.Sprintf("c%03d", 239-i)), roles: stateRoles, groups: groups})

@@ -34,6 +34,21 @@ func start(t *testing.T, o *engine.Options) *engine.Engine {
 	return e
 }
 
+// startNodes returns the hub chat of each of n engines that share a backplane, or of
+// a lone one.
+func startNodes(t *testing.T, n int) []*engine.Hub {
+	t.Helper()
+	var hubs []*engine.Hub
+	for _, bp := range enginetest.NewCluster(n) {
+		o := &engine.Options{}
+		if n > 1 {
+			o.Backplane = bp
+		}
+		hubs = append(hubs, start(t, o).Hub("chat"))
+	}
+	return hubs
+}
+
 // client is a connection with a far end that the test reads.
 type client struct {
 	*engine.Conn

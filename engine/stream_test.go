@@ -28,14 +28,7 @@ func (c *client) stream(op engine.Op, g engine.GroupName, r engine.StreamRequest
 func TestStream(t *testing.T) {
 	for name, nodes := range map[string]int{"one node": 1, "two nodes": 2} {
 		t.Run(name, func(t *testing.T) {
-			var hubs []*engine.Hub
-			for _, bp := range enginetest.NewCluster(nodes) {
-				o := &engine.Options{}
-				if nodes > 1 {
-					o.Backplane = bp
-				}
-				hubs = append(hubs, start(t, o).Hub("chat"))
-			}
+			hubs := startNodes(t, nodes)
 			ann := connect(t, hubs[0], open{user: "ann", roles: anything, groups: []engine.GroupName{"g"}})
 			bo := connect(t, hubs[nodes-1], open{groups: []engine.GroupName{"g"}})
 			ann.stream(engine.OpStreamStart, "g", engine.StreamRequest{ID: "s"}, "")

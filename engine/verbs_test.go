@@ -16,15 +16,7 @@ func TestVerbs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for verb, test := range verbTests {
 				t.Run(verb, func(t *testing.T) {
-					var hubs []*engine.Hub
-					planes := enginetest.NewCluster(nodes)
-					for _, bp := range planes {
-						o := &engine.Options{}
-						if nodes > 1 {
-							o.Backplane = bp
-						}
-						hubs = append(hubs, start(t, o).Hub("chat"))
-					}
+					hubs := startNodes(t, nodes)
 					// The verbs are said on the first node; the clients are on the last,
 					// with one more of each kind on the first where a verb has many targets.
 					test(t, hubs[0], hubs[len(hubs)-1])
