@@ -211,16 +211,23 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// dial connects a client by the URL that the token command prints.
-func dial(t *testing.T, environ []string, args ...string) (*client.Client, error) {
+// clientURL returns the URL that the token command prints.
+func clientURL(t *testing.T, environ []string, args ...string) string {
 	t.Helper()
 	code, url, stderr := finish(t, environ, append([]string{"token"}, args...)...)
 	if code != exitOK {
 		t.Fatalf("token: exit code %d: %s", code, stderr)
 	}
+	return strings.TrimSpace(url)
+}
+
+// dial connects a client by the URL that the token command prints.
+func dial(t *testing.T, environ []string, args ...string) (*client.Client, error) {
+	t.Helper()
+	url := clientURL(t, environ, args...)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	c, err := client.Dial(ctx, strings.TrimSpace(url), nil)
+	c, err := client.Dial(ctx, url, nil)
 	if err == nil {
 		t.Cleanup(func() { c.Close() })
 	}
