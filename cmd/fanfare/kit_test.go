@@ -157,7 +157,7 @@ func startNode(t *testing.T, environ []string, args ...string) *command {
 	return c
 }
 
-// connectionString returns the environment of commands that talk to the node.
+// environ returns the environment of commands that talk to the node.
 func (c *command) environ(key string) []string {
 	return []string{"FANFARE_CONNECTION_STRING=Endpoint=http://" + c.address + ";AccessKey=" + key + ";Version=1.0;"}
 }
@@ -302,7 +302,7 @@ func (u *upstream) event(t *testing.T, name string) *http.Request {
 
 func text(s string) engine.Payload { return engine.Payload{Type: engine.Text, Data: []byte(s)} }
 
-// newCertificateFiles writes a self-signed certificate for loopback with the
+// writeCertificate writes a self-signed certificate for loopback with the
 // given serial number.
 func writeCertificate(t *testing.T, certFile, keyFile string, serial int64) *x509.Certificate {
 	t.Helper()
