@@ -614,11 +614,7 @@ func onConnect(body string) func(http.ResponseWriter, *http.Request) {
 // url returns the URL for a client, of whom args tell the token command.
 func (h *handled) url(args ...string) string {
 	h.t.Helper()
-	code, url, stderr := finish(h.t, h.environ(h.key), append([]string{"token", "--hub", "chat"}, args...)...)
-	if code != exitOK {
-		h.t.Fatalf("token: exit code %d: %s", code, stderr)
-	}
-	return strings.TrimSpace(url)
+	return clientURL(h.t, h.environ(h.key), append([]string{"--hub", "chat"}, args...)...)
 }
 
 func (h *handled) dial(args ...string) (*client.Client, error) {

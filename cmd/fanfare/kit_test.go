@@ -157,7 +157,7 @@ func startNode(t *testing.T, environ []string, args ...string) *command {
 	return c
 }
 
-// connectionString returns the environment of commands that talk to the node.
+// environ returns the environment of commands that talk to the node.
 func (c *command) environ(key string) []string {
 	return []string{"FANFARE_CONNECTION_STRING=Endpoint=http://" + c.address + ";AccessKey=" + key + ";Version=1.0;"}
 }
@@ -211,16 +211,23 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// dial connects a client by the URL that the token command prints.
-func dial(t *testing.T, environ []string, args ...string) (*client.Client, error) {
+// clientURL returns the URL that the token command prints.
+func clientURL(t *testing.T, environ []string, args ...string) string {
 	t.Helper()
 	code, url, stderr := finish(t, environ, append([]string{"token"}, args...)...)
 	if code != exitOK {
 		t.Fatalf("token: exit code %d: %s", code, stderr)
 	}
+	return strings.TrimSpace(url)
+}
+
+// dial connects a client by the URL that the token command prints.
+func dial(t *testing.T, environ []string, args ...string) (*client.Client, error) {
+	t.Helper()
+	url := clientURL(t, environ, args...)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	c, err := client.Dial(ctx, strings.TrimSpace(url), nil)
+	c, err := client.Dial(ctx, url, nil)
 	if err == nil {
 		t.Cleanup(func() { c.Close() })
 	}
@@ -295,7 +302,7 @@ func (u *upstream) event(t *testing.T, name string) *http.Request {
 
 func text(s string) engine.Payload { return engine.Payload{Type: engine.Text, Data: []byte(s)} }
 
-// newCertificateFiles writes a self-signed certificate for loopback with the
+// writeCertificate writes a self-signed certificate for loopback with the
 // given serial number.
 func writeCertificate(t *testing.T, certFile, keyFile string, serial int64) *x509.Certificate {
 	t.Helper()

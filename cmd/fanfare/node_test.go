@@ -325,8 +325,8 @@ func TestTLS(t *testing.T) {
 	}
 
 	environ := []string{"FANFARE_CONNECTION_STRING=Endpoint=https://" + n.address + ";AccessKey=" + accesskey.DevelopmentKey}
-	_, url, _ := finish(t, environ, "token", "--hub", "chat", "--user", "ann")
-	ann, err := client.Dial(t.Context(), strings.TrimSpace(url), &client.Options{TLS: &tls.Config{RootCAs: pool}})
+	url := clientURL(t, environ, "--hub", "chat", "--user", "ann")
+	ann, err := client.Dial(t.Context(), url, &client.Options{TLS: &tls.Config{RootCAs: pool}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -175,8 +175,8 @@ func TestDropsAreCounted(t *testing.T) {
 	})
 	page := metricsAt.FindStringSubmatch(n.out.String())[1]
 	environ := n.environ(accesskey.DevelopmentKey)
-	_, url, _ := finish(t, environ, "token", "--hub", "chat", "--group", "lobby")
-	path := strings.TrimPrefix(strings.TrimSpace(url), "ws://"+n.address)
+	url := clientURL(t, environ, "--hub", "chat", "--group", "lobby")
+	path := strings.TrimPrefix(url, "ws://"+n.address)
 	c, err := net.Dial("tcp", n.address)
 	if err != nil {
 		t.Fatal(err)

@@ -86,29 +86,37 @@ func FuzzDecodeFrame(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := jsonCodec{}.decode(b)
-		if err != nil {
-			return
-		}
-		if (m.event != nil) != (m.word == wordMessage || m.word == wordState) {
-			t.Errorf("word %d with event %+v", m.word, m.event)
-		}
-		p := m.data
-		if e, ok := m.event.(Message); ok {
-			p = e.Payload
-		}
-		if p.Type == engine.JSON && (!json.Valid(p.Data) || !bytes.Contains(b, p.Data)) {
-			t.Errorf("data %q of %q", p.Data, b)
-		}
-		// Nothing in it may be the caller's memory.
-		before := fmt.Sprintf("%+v", m)
-		for i := range b {
-			b[i] = 'x'
-		}
-		if after := fmt.Sprintf("%+v", m); before != after {
-			t.Errorf("the frame changed with its source: %s, %s", before, after)
-		}
+		decodeStrange(t, jsonCodec{}, b, func(m *frame) {
+			p := m.data
+			if e, ok := m.event.(Message); ok {
+				p = e.Payload
+			}
+			if p.Type == engine.JSON && (!json.Valid(p.Data) || !bytes.Contains(b, p.Data)) {
+				t.Errorf("data %q of %q", p.Data, b)
+			}
+		})
 	})
+}
+
+// decodeStrange checks what holds for a frame in any encoding, if b is one, and what
+// check does. It overwrites b.
+func decodeStrange(t *testing.T, c codec, b []byte, check func(m *frame)) {
+	m, err := c.decode(b)
+	if err != nil {
+		return
+	}
+	if (m.event != nil) != (m.word == wordMessage || m.word == wordState) {
+		t.Errorf("word %d with event %+v", m.word, m.event)
+	}
+	check(m)
+	// Nothing in it may be the caller's memory.
+	before := fmt.Sprintf("%+v", m)
+	for i := range b {
+		b[i] = 'x'
+	}
+	if after := fmt.Sprintf("%+v", m); before != after {
+		t.Errorf("the frame changed with its source: %s, %s", before, after)
+	}
 }
 
 func FuzzDecodeProtobuf(f *testing.F) {
@@ -124,22 +132,10 @@ func FuzzDecodeProtobuf(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := protobufCodec{}.decode(b)
-		if err != nil {
-			return
-		}
-		if (m.event != nil) != (m.word == wordMessage || m.word == wordState) {
-			t.Errorf("word %d with event %+v", m.word, m.event)
-		}
-		if e, ok := m.event.(Message); ok && e.Payload.Data == nil {
-			t.Errorf("a message without a payload: %+v", e)
-		}
-		before := fmt.Sprintf("%+v", m)
-		for i := range b {
-			b[i] = 'x'
-		}
-		if after := fmt.Sprintf("%+v", m); before != after {
-			t.Errorf("the frame changed with its source: %s, %s", before, after)
-		}
+		decodeStrange(t, protobufCodec{}, b, func(m *frame) {
+			if e, ok := m.event.(Message); ok && e.Payload.Data == nil {
+				t.Errorf("a message without a payload: %+v", e)
+			}
+		})
 	})
 }

@@ -31,9 +31,7 @@ func (s *server) json(t *testing.T) *client {
 func TestMQTTToJSON(t *testing.T) {
 	s := serve(t, engine.Options{}, false)
 	js := s.json(t)
-	c := s.connect(t, engine.Identity{UserID: "ann", Roles: everything})
-	c.packets("10 ( 'MQTT' 05 02 003c ( ) 'ann1' )")
-	c.want(connack5)
+	c := s.enter(t, "ann1")
 	old := s.connect(t, engine.Identity{UserID: "old", Roles: everything})
 	old.packets("10 ( 'MQTT' 04 02 003c 'old1' )")
 	old.want("20 ( 00 00 )")
@@ -73,9 +71,7 @@ func TestMQTTToJSON(t *testing.T) {
 func TestJSONToMQTT(t *testing.T) {
 	s := serve(t, engine.Options{}, false)
 	js := s.json(t)
-	c := s.connect(t, engine.Identity{UserID: "ann", Roles: everything})
-	c.packets("10 ( 'MQTT' 05 02 003c ( ) 'ann1' )")
-	c.want(connack5)
+	c := s.enter(t, "ann1")
 	c.packets("82 ( 0001 ( ) 'two' 02 'zero' 00 )")
 	c.want("90 ( 0001 ( ) 02 00 )")
 	for _, tc := range []struct{ group, data, want string }{
@@ -104,9 +100,7 @@ func TestFloodIsPaced(t *testing.T) {
 	o.Limits.PendingEvents = 8
 	for _, sockets := range []bool{false, true} {
 		s := serve(t, o, sockets)
-		c := s.connect(t, engine.Identity{UserID: "ann", Roles: everything})
-		c.packets("10 ( 'MQTT' 05 02 003c ( ) 'ann1' )")
-		c.want(connack5)
+		c := s.enter(t, "ann1")
 		const count = 200
 		var all strings.Builder
 		for id := 1; id <= count; id++ {

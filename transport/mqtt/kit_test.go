@@ -116,6 +116,15 @@ func (s *server) connect(t testing.TB, id engine.Identity) *client {
 	return c
 }
 
+// enter connects a client of 5.0, as ann, who may do all, with a client id.
+func (s *server) enter(t testing.TB, id string) *client {
+	t.Helper()
+	c := s.connect(t, engine.Identity{UserID: "ann", Roles: everything})
+	c.packets("10 ( 'MQTT' 05 02 003c ( ) '" + id + "' )")
+	c.want(connack5)
+	return c
+}
+
 // frame makes a masked frame.
 func frame(op ws.OpCode, p []byte) []byte {
 	var b bytes.Buffer

@@ -206,9 +206,7 @@ func TestPropertiesCount(t *testing.T) {
 	slow.want(connack5)
 	slow.packets("82 ( 0001 ( ) 't' 01 )")
 	slow.want("90 ( 0001 ( ) 01 )")
-	c := s.connect(t, engine.Identity{UserID: "ann", Roles: everything})
-	c.packets("10 ( 'MQTT' 05 02 003c ( ) 'ann' )")
-	c.want(connack5)
+	c := s.enter(t, "ann")
 	for id := 1; id <= 20; id++ {
 		c.packets(fmt.Sprintf("32 ( 't' %04x ( 26 'k' '%s' ) )", id, strings.Repeat("v", 60_000)))
 		c.want(fmt.Sprintf("40 ( %04x )", id))

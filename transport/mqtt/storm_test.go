@@ -46,9 +46,7 @@ func TestTakeoverStorm(t *testing.T) {
 		all.Wait()
 		// What the last of them have sent may still be on its way, so this one has
 		// a session of its own.
-		c := s.connect(t, ann)
-		c.packets("10 ( 'MQTT' 05 02 003c ( ) 'y' )")
-		c.want(connack5)
+		c := s.enter(t, "y")
 		c.packets("82 ( 0001 ( ) 'u' 01 ) 32 ( 'u' 0001 ( ) \"x\" )")
 		c.want("90 ( 0001 ( ) 01 )")
 		c.want("32 ( 'u' 0001 ( ) \"x\" )")

@@ -87,19 +87,11 @@ func (k *knock) serve(t target) error {
 		return &refusal{http.StatusNotFound, engine.Errorf(engine.CodeUnsupported, "client.kind",
 			"This build does not serve %s clients. WebSocket clients connect to /client/hubs/{hub}.", t.absent)}
 	}
-	if err := k.checkUpgrade(); err != nil {
-		return err
-	}
-	hub, err := engine.ParseHubName(t.hub)
+	offered, err := k.open(t)
 	if err != nil {
 		return err
 	}
-	k.hub = hub
 	query := k.r.URL.Query()
-	offered, err := k.offered()
-	if err != nil {
-		return err
-	}
 	if id := lastFold(query, "awps_connection_id"); id != "" {
 		return k.recover(engine.ConnID(id), query, offered)
 	}
@@ -121,6 +113,18 @@ func (k *knock) serve(t target) error {
 		return err
 	}
 	return k.upgrade(admission, chosen, raw)
+}
+
+// open makes the checks that come before all others, sets the hub, and returns the
+// subprotocols the client offers.
+func (k *knock) open(t target) (offered []string, err error) {
+	if err := k.checkUpgrade(); err != nil {
+		return nil, err
+	}
+	if k.hub, err = engine.ParseHubName(t.hub); err != nil {
+		return nil, err
+	}
+	return k.offered()
 }
 
 // checkUpgrade checks that this is a WebSocket handshake (RFC 6455 section 4.2.1).

@@ -99,15 +99,7 @@ func (h *Handler) hosted(u *url.URL) (*Protocol, target, bool) {
 // host lets a client of p in, or says why not. After the answer 101 it returns nil
 // whatever happens.
 func (k *knock) host(p *Protocol, t target) error {
-	if err := k.checkUpgrade(); err != nil {
-		return err
-	}
-	hub, err := engine.ParseHubName(t.hub)
-	if err != nil {
-		return err
-	}
-	k.hub = hub
-	offered, err := k.offered()
+	offered, err := k.open(t)
 	if err != nil {
 		return err
 	}

@@ -21,9 +21,9 @@ func startHandler(t *testing.T, modules string) string {
 	return start(t, cmd).waitFor(t, listening)
 }
 
-// TestJavaScript runs what folder javascript holds: @azure/web-pubsub and
-// @azure/web-pubsub-client against a node whose hub "events" is handled by
-// @azure/web-pubsub-express.
+// TestJavaScript runs what folder javascript holds: @azure/web-pubsub,
+// @azure/web-pubsub-client and MQTT.js against a node whose hubs "events" and
+// "mqtt" are handled by @azure/web-pubsub-express.
 func TestJavaScript(t *testing.T) {
 	nodejs := need(t, "node")
 	modules := nodeModules(t, "javascript")
@@ -33,7 +33,10 @@ func TestJavaScript(t *testing.T) {
 		t.Fatalf("no suites in folder javascript (%v)", err)
 	}
 	bothSchemes(t, func(t *testing.T, s scheme) {
-		n := startNode(t, s, map[string][]eventHandler{"events": allEvents(handler + "/eventhandler")})
+		n := startNode(t, s, map[string][]eventHandler{
+			"events": allEvents(handler + "/eventhandler"),
+			"mqtt":   allEvents(handler + "/mqtt"),
+		})
 		cmd := exec.Command(nodejs, nodeTest(suites...)...)
 		cmd.Env = append(os.Environ(), n.env()...)
 		cmd.Env = append(cmd.Env, "NODE_PATH="+modules, "FANFARE_HANDLER="+handler)

@@ -1,6 +1,7 @@
 'use strict';
 // The event handler of the suites: the official express middleware, which does
-// what the connect URL's "case" or the event's name says, and keeps what it saw.
+// what the connect URL's "case", an MQTT client's user name or the event's name
+// says, and keeps what it saw.
 // GET /seen?connectionId=C&count=N waits for N events of a connection and
 // returns all so far.
 
@@ -31,14 +32,8 @@ const connectCases = {
   },
 };
 
-const events = new WebPubSubEventHandler('events', {
-  path: '/eventhandler',
-  handleConnect(req, res) {
-    saw(req.context, { event: 'connect', ...req });
-    const answer = connectCases[req.query?.case?.[0]];
-    if (answer) answer(req, res);
-    else res.success();
-  },
+// afterConnect is what both hubs have in common.
+const afterConnect = {
   onConnected: (req) => saw(req.context, { event: 'connected', ...req }),
   onDisconnected: (req) => saw(req.context, { event: 'disconnected', ...req }),
   handleUserEvent(req, res) {
@@ -66,6 +61,34 @@ const events = new WebPubSubEventHandler('events', {
         res.success();
     }
   },
+};
+
+const events = new WebPubSubEventHandler('events', {
+  path: '/eventhandler',
+  handleConnect(req, res) {
+    saw(req.context, { event: 'connect', ...req });
+    const answer = connectCases[req.query?.case?.[0]];
+    if (answer) answer(req, res);
+    else res.success();
+  },
+  ...afterConnect,
+});
+
+const mqttConnectCases = {
+  stranger: (_, res) => res.fail(401, 'who are you?'),
+  banned: ({ mqtt: { protocolVersion } }, res) =>
+    res.failWith({ mqtt: { code: protocolVersion === 5 ? 138 : 5, reason: 'banned', userProperties: [{ name: 'until', value: 'noon' }] } }),
+};
+
+const mqtt = new WebPubSubEventHandler('mqtt', {
+  path: '/mqtt',
+  handleConnect(req, res) {
+    saw(req.context, { event: 'connect', ...req });
+    const answer = mqttConnectCases[req.mqtt.username];
+    if (answer) answer(req, res);
+    else res.success({ userId: 'kim', mqtt: { userProperties: [{ name: 'hello', value: 'kim' }] } });
+  },
+  ...afterConnect,
 });
 
 const app = express();
@@ -95,6 +118,7 @@ app.use('/eventhandler', (req, res, next) => {
   next();
 });
 app.use(events.getMiddleware());
+app.use(mqtt.getMiddleware());
 
 const server = app.listen(0, '127.0.0.1', () => {
   console.log(`listening on http://127.0.0.1:${server.address().port}`);
