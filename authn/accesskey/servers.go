@@ -2,7 +2,6 @@ package accesskey
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -37,7 +36,7 @@ const entraAudience = "https://webpubsub.azure.com"
 // An access key allows everything but the generation of client tokens: whoever
 // has one signs them without help.
 func (a *Servers) Authorize(_ context.Context, r engine.ServerRequest) (engine.Principal, error) {
-	text, err := bearer(r.Header["Authorization"])
+	text, err := authn.Bearer(r.Header)
 	if err != nil {
 		return engine.Principal{}, err
 	}
@@ -62,31 +61,6 @@ func allow(action engine.Action, _ engine.HubName) error {
 		Code: engine.CodeUnauthenticated, Rule: "accesskey.generatetoken",
 		Message: "A token signed with an access key cannot ask for client tokens: sign them with the key itself, or come with a token of Microsoft Entra ID.",
 	}
-}
-
-// bearer returns the token of an Authorization header.
-func bearer(values []string) (string, error) {
-	missing := func(message string) error {
-		return authn.NotMine(&engine.Error{Code: engine.CodeUnauthenticated, Rule: "token.missing", Message: message})
-	}
-	switch {
-	case len(values) == 0 || strings.TrimSpace(values[0]) == "":
-		return "", missing("The request has no Authorization header: expected Bearer and a token signed with the access key.")
-	case len(values) > 1:
-		return "", &engine.Error{
-			Code: engine.CodeUnauthenticated, Rule: "token.malformed",
-			Message: fmt.Sprintf("The request has %d Authorization headers: expected one.", len(values)),
-		}
-	}
-	word, rest, _ := strings.Cut(strings.TrimSpace(values[0]), " ")
-	if !strings.EqualFold(word, "Bearer") {
-		return "", missing("The Authorization header is not of the scheme Bearer: expected Bearer and a token signed with the access key.")
-	}
-	text := strings.TrimSpace(rest)
-	if text == "" {
-		return "", missing("The Authorization header says Bearer and no token: expected one signed with the access key.")
-	}
-	return text, nil
 }
 
 // checkAudience returns nil if the token is for the URL of the request, by the

@@ -1,0 +1,197 @@
+package entra
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/fanfare/fanfare/engine"
+)
+
+// The roles that Azure has built in and that are worth assigning here.
+const (
+	RoleOwner  = "Web PubSub Service Owner"
+	RoleReader = "Web PubSub Service Reader"
+)
+
+// Bounds of what may be set.
+const (
+	maxName    = 512 // Azure's own bound for a role's name
+	maxActions = 100
+)
+
+// prefix precedes the names of all data actions.
+const prefix = "Microsoft.SignalRService/WebPubSub/"
+
+// actions are the data actions that guard something here.
+var actions = []engine.Action{
+	engine.ActionGenerateToken, engine.ActionHubSend, engine.ActionGroupSend, engine.ActionUserSend, engine.ActionConnectionSend,
+	engine.ActionConnectionRead, engine.ActionConnectionWrite, engine.ActionGroupRead, engine.ActionGroupWrite, engine.ActionUserRead,
+}
+
+// elsewhere are data actions of Azure that guard nothing here. A role may name
+// them, so that definitions can be carried over.
+var elsewhere = []engine.Action{"auth/accessKey/action", "auth/accessToken/action", "livetrace/read", "livetrace/write"}
+
+// Roles are roles and who has which of them where. They are put together by one
+// goroutine, and not changed once [NewServers] has them.
+type Roles struct {
+	roles       map[string]*role    // by name in lower case, and by Azure's id
+	assignments map[string][]*grant // by the principal's id, in the form of canonical
+}
+
+// role is a name for several data actions.
+type role struct {
+	name    string
+	actions []engine.Action
+}
+
+// grant is one role in one hub, or in all.
+type grant struct {
+	role *role
+	hub  engine.HubName
+	all  bool
+}
+
+func (g *grant) allows(action engine.Action, hub engine.HubName) bool {
+	return (g.all || g.hub == hub) && slices.Contains(g.role.actions, action)
+}
+
+// NewRoles returns Azure's own two roles, which nobody has yet.
+func NewRoles() *Roles {
+	r := &Roles{roles: make(map[string]*role), assignments: make(map[string][]*grant)}
+	r.roles[strings.ToLower(RoleOwner)] = &role{RoleOwner, matching("*")}
+	r.roles[strings.ToLower(RoleReader)] = &role{RoleReader, matching("*/read")}
+	r.roles["12cf5a90-567b-43ae-8102-96cf46c7d9b4"] = r.roles[strings.ToLower(RoleOwner)]
+	r.roles["bfb1c7d2-fb1a-466b-b2ba-aee63b92deaf"] = r.roles[strings.ToLower(RoleReader)]
+	return r
+}
+
+// Define adds a role. dataActions are names of data actions, in full or as of
+// what follows Microsoft.SignalRService/WebPubSub/, in which * stands for
+// anything, as in Azure's role definitions; letter case makes no difference. An
+// error is an *engine.Error of engine.CodeInvalid.
+func (r *Roles) Define(name string, dataActions ...string) error {
+	key := strings.ToLower(name)
+	switch {
+	case strings.TrimSpace(name) == "" || len(name) > maxName:
+		return invalid("entra.definition", "A role's name has 1 to %d characters.", maxName)
+	case r.roles[key] != nil:
+		return invalid("entra.definition", "There is a role %s already.", excerpt(name))
+	case len(dataActions) == 0 || len(dataActions) > maxActions:
+		return invalid("entra.definition", "The role %s has %d data actions; expected 1 to %d, such as hub/send/action.", excerpt(name), len(dataActions), maxActions)
+	}
+	made := &role{name: name}
+	for _, pattern := range dataActions {
+		found := matching(pattern)
+		if len(found) == 0 {
+			return invalid("entra.dataaction", "%s is no data action; expected one such as hub/send/action, or a pattern such as group/*.", excerpt(pattern))
+		}
+		made.actions = append(made.actions, found...)
+	}
+	r.roles[key] = made
+	return nil
+}
+
+// matching returns the data actions that a pattern names.
+func matching(pattern string) (found []engine.Action) {
+	if len(pattern) > maxName {
+		return nil
+	}
+	// Between its asterisks a pattern is taken literally.
+	var b strings.Builder
+	for i, part := range strings.Split(pattern, "*") {
+		if i > 0 {
+			b.WriteString(".*")
+		}
+		b.WriteString(regexp.QuoteMeta(part))
+	}
+	re, err := regexp.Compile("(?i)^(?:" + b.String() + ")$")
+	if err != nil {
+		return nil
+	}
+	for _, a := range slices.Concat(actions, elsewhere) {
+		if re.MatchString(string(a)) || re.MatchString(prefix+string(a)) {
+			found = append(found, a)
+		}
+	}
+	return found
+}
+
+// Assign gives a role, by its name or Azure's id of it, to a principal: an object
+// id, an application's id, a group or an app role. hub is the hub in which it
+// counts; "*" means every one. An error is an *engine.Error of
+// engine.CodeInvalid, whose Target is the parameter at fault.
+func (r *Roles) Assign(principal, roleName, hub string) error {
+	g := &grant{role: r.roles[strings.ToLower(roleName)], all: hub == "*"}
+	if principal == "" || len(principal) > maxName || strings.TrimSpace(principal) != principal {
+		e := invalid("entra.principal", "A principal's id has 1 to %d characters and no blanks around it.", maxName)
+		e.Target = "principalId"
+		return e
+	}
+	if g.role == nil {
+		e := invalid("entra.role", "There is no role %s; expected %s, %s or one that was defined.", excerpt(roleName), RoleOwner, RoleReader)
+		e.Target = "role"
+		return e
+	}
+	if !g.all {
+		var err error
+		if g.hub, err = engine.ParseHubName(hub); err != nil {
+			e := invalid("entra.hub", "%s is not a hub; expected a hub's name, or * for every hub.", excerpt(hub))
+			e.Target = "hub"
+			return e
+		}
+	}
+	id := canonical(principal)
+	r.assignments[id] = append(r.assignments[id], g)
+	return nil
+}
+
+// of returns what the assignments give to a caller; see the package's page for
+// what stands for whom. tenant tells that ids are GUIDs.
+func (r *Roles) of(c *claims, tenant bool) (grants []*grant) {
+	ids := append([]string{c.object}, c.groups...)
+	if c.app() {
+		ids = append(ids, c.application)
+	}
+	for _, id := range ids {
+		grants = append(grants, r.assignments[canonical(id)]...)
+	}
+	for _, name := range c.roles {
+		if !tenant || !isGUID(name) {
+			grants = append(grants, r.assignments[canonical(name)]...)
+		}
+	}
+	return grants
+}
+
+// canonical returns the one form in which an id is compared.
+func canonical(id string) string {
+	if isGUID(id) {
+		return strings.ToLower(id)
+	}
+	return id
+}
+
+// isGUID reports whether s has the form of the ids of Entra ID.
+func isGUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case i == 8 || i == 13 || i == 18 || i == 23:
+			if c != '-' {
+				return false
+			}
+		case '0' <= c && c <= '9', 'a' <= c|0x20 && c|0x20 <= 'f':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+func invalid(rule, format string, args ...any) *engine.Error {
+	return engine.Errorf(engine.CodeInvalid, rule, format, args...)
+}
