@@ -1,6 +1,7 @@
 package entra_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/hmac"
@@ -23,6 +24,8 @@ import (
 	"github.com/fanfare/fanfare/authn/entra"
 	"github.com/fanfare/fanfare/engine"
 )
+
+var ctx = context.Background()
 
 type with = map[string]any
 

@@ -231,7 +231,7 @@ type authorizer interface {
 
 // show sends a request with the token.
 func show(a authorizer, token string) (engine.Principal, error) {
-	return a.Authorize(context.Background(), engine.ServerRequest{
+	return a.Authorize(ctx, engine.ServerRequest{
 		Method: "POST", Scheme: "https", Host: "rt.example.com", Target: "/api/hubs/chat/:send",
 		Header: map[string][]string{"Authorization": {"Bearer " + token}},
 	})

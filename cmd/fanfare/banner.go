@@ -64,6 +64,9 @@ func banner(w io.Writer, self string, c *config.Config, addr net.Addr, metrics s
 	} else {
 		line("Connection string", "Endpoint=%s;AccessKey=%s;Version=1.0;", at, key)
 	}
+	if c.Entra.Enabled() {
+		line("Microsoft Entra ID", "%s", strings.TrimRight(strings.TrimRight(c.Entra.Authority, "/")+"/"+c.Entra.TenantID, "/"))
+	}
 	line("Client URL", "ws%s/client/hubs/{hub}?access_token={token}", strings.TrimPrefix(at, "http"))
 	line("Health", "%s/healthz, %s/readyz", at, at)
 	if metrics != "" {
@@ -77,7 +80,7 @@ func banner(w io.Writer, self string, c *config.Config, addr net.Addr, metrics s
 			}
 		}
 	}
-	if c.Development() {
+	if c.Development() && !c.DisableLocalAuth {
 		address := ""
 		if at != "http://127.0.0.1:8080" {
 			address = fmt.Sprintf(" --connection-string '%s'", accesskeyString(at))

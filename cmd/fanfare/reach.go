@@ -86,11 +86,10 @@ func (r *reach) connection(cmd *cobra.Command, w *world) (c accesskey.Connection
 	if err != nil {
 		return c, &usageError{err: fmt.Errorf("the settings that hold the node's key have mistakes:\n%w", err), hint: "fanfare check"}
 	}
-	keys := settings.Keys()
-	if len(keys) == 0 {
+	if settings.DisableLocalAuth {
 		return c, usagef(cmd, "the node's settings switch access keys off (disableLocalAuth)")
 	}
-	if c.Key, err = accesskey.ParseKey(keys[0].Reveal()); err != nil {
+	if c.Key, err = accesskey.ParseKey(settings.Keys()[0].Reveal()); err != nil {
 		return c, err
 	}
 	if c.Endpoint, err = staticEndpoint(settings); err != nil {

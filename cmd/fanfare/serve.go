@@ -101,6 +101,7 @@ func serve(ctx context.Context, w *world, c *config.Config, warnings config.Prob
 	defer func() {
 		err = errors.Join(err, n.engine.Close())
 		n.upstreams.close()
+		n.directory.close()
 		n.requests.end()
 	}()
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/fanfare/fanfare/authn"
 	"github.com/fanfare/fanfare/authn/accesskey"
+	"github.com/fanfare/fanfare/authn/entra"
 	"github.com/fanfare/fanfare/authn/token"
 	"github.com/fanfare/fanfare/cmd/fanfare/internal/config"
 	"github.com/fanfare/fanfare/engine"
@@ -36,9 +37,11 @@ type node struct {
 
 	engine    *engine.Engine
 	ring      *accesskey.Ring
+	ownKey    accesskey.Key // stands in the ring where none is set; nobody has it
 	hosts     *authn.Hosts
 	issuer    *token.Issuer
 	upstreams *upstreams
+	directory *directory
 	pagingKey []byte
 
 	requests requests
@@ -51,16 +54,19 @@ type node struct {
 type settled struct {
 	config  *config.Config
 	clients clients
+	servers *entra.Servers // nil while no issuer is set
 }
 
-// newNode puts the rooms together. The caller ends the node with its engine and
-// its upstreams.
+// newNode puts the rooms together. The caller ends the node with its engine, its
+// upstreams and its directory.
 func newNode(c *config.Config, origin func(*config.Config) string, log *slog.Logger, level *slog.LevelVar, m *metrics, t *tracing) (*node, error) {
 	n := &node{started: c, log: log, level: level, metrics: m, tracing: t, origin: origin, ring: new(accesskey.Ring), hosts: new(authn.Hosts)}
 	n.pagingKey = make([]byte, 32)
 	rand.Read(n.pagingKey)
 	n.issuer = token.NewIssuer(n.ring.IssuerKeys, n.hosts)
+	n.ownKey = accesskey.Generate()
 	n.upstreams = newUpstreams(n)
+	n.directory = newDirectory(n)
 
 	if err := n.use(c); err != nil {
 		return nil, err
@@ -73,6 +79,7 @@ func newNode(c *config.Config, origin func(*config.Config) string, log *slog.Log
 		Observer: m.engine(t),
 	})
 	if err != nil {
+		n.directory.close()
 		return nil, fmt.Errorf("start the engine: %w", err)
 	}
 	m.watch(n.engine)
@@ -120,13 +127,20 @@ func (n *node) use(c *config.Config) error {
 	if err != nil {
 		return err
 	}
+	servers, err := n.directory.use(c)
+	if err != nil {
+		return err
+	}
 	if err := n.hosts.Set(hosts...); err != nil {
 		return err
+	}
+	if keys[0].IsZero() { // generated client tokens stem from some key
+		keys[0] = n.ownKey
 	}
 	n.ring.Set(keys[0], keys[1])
 	n.ring.SetLocalAuth(!c.DisableLocalAuth)
 	n.level.Set(c.Log.Level)
-	n.settings.Store(&settled{c, made})
+	n.settings.Store(&settled{c, made, servers})
 	return nil
 }
 
@@ -156,7 +170,12 @@ func (n *node) hub(name engine.HubName) *engine.HubOptions {
 func (n *node) hang(c *config.Config) {
 	behind := proxies(c.TrustedProxies)
 
-	inward := rest.NewHandler(n.engine, authn.Servers(accesskey.NewServers(n.ring, n.hosts)), &rest.Options{
+	var servers []authn.Authorizer
+	if s := n.settings.Load().servers; s != nil {
+		servers = append(servers, s) // knows its tokens by how they are signed
+	}
+	servers = append(servers, accesskey.NewServers(n.ring, n.hosts))
+	inward := rest.NewHandler(n.engine, authn.Servers(servers...), &rest.Options{
 		Fallback:       health(n.ready),
 		Tokens:         n.issuer,
 		PublicEndpoint: c.PublicEndpoint,
@@ -217,6 +236,7 @@ func (n *node) reload(c *config.Config) (restart []string, err error) {
 	n.hang(c)
 	n.engine.Reload()
 	n.upstreams.retire()
+	n.directory.retire()
 	return restartKeys(n.started, c), nil
 }
 

@@ -60,6 +60,7 @@ type errorBody struct {
 	Code    string      `json:"code,omitempty"`
 	Message string      `json:"message,omitempty"`
 	Target  string      `json:"target,omitempty"`
+	Details []errorBody `json:"details,omitempty"`
 	Inner   *innerError `json:"inner,omitempty"`
 }
 
@@ -94,8 +95,12 @@ func (c *call) fail(err error) int {
 	case e.Code == engine.CodeNotFound:
 		body.Code = c.op.missing
 	case e.Code == engine.CodeForbidden && c.op != nil:
+		// The service's own sentence; why the permission is missing stands beside it.
 		body.Message = "Microsoft.SignalRService/WebPubSub/" + string(c.op.action) +
 			" permission is required to access this API. Please check your role assignments."
+		if e.Message != "" {
+			body.Details = []errorBody{{Code: e.Rule, Message: e.Message}}
+		}
 	}
 	switch status {
 	case http.StatusBadRequest:

@@ -251,6 +251,9 @@ func TestCredentials(t *testing.T) {
 				!strings.HasSuffix(message, "permission is required to access this API. Please check your role assignments.") {
 				t.Errorf("the error is %q, %q", code, message)
 			}
+			if r.body != "" && !strings.Contains(r.body, `"details":[{"code":"role","message":"The reader may not."}],"inner":{"code":"role"}`) {
+				t.Errorf("the body does not say why: %s", r.body)
+			}
 		}
 	}
 	if ok, _ := s.hub.ConnExists(t.Context(), "c1"); !ok {

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/fanfare/fanfare/authn/accesskey"
+	"github.com/fanfare/fanfare/authn/entra"
 )
 
 // DevelopmentKey is the public access key of a node that was given none. It is
@@ -40,6 +41,7 @@ type Config struct {
 	TLS              TLS            `key:"tls"`
 	AccessKeys       AccessKeys     `key:"accessKeys"`
 	DisableLocalAuth bool           `key:"disableLocalAuth" doc:"true: access keys, and the tokens signed with them, open nothing"`
+	Entra            Entra          `key:"entra"`
 	Hubs             map[string]Hub `key:"hubs" doc:"settings of each hub by its name; \"*\" holds those of hubs that are not named"`
 	Limits           Limits         `key:"limits"`
 	Drain            Drain          `key:"drain"`
@@ -62,6 +64,49 @@ type TLS struct {
 type AccessKeys struct {
 	Primary   Secret `key:"primary" doc:"access key, at least 32 bytes; default on loopback: the public development key"`
 	Secondary Secret `key:"secondary" doc:"a second key that is accepted too, so that one can be rotated while the other works"`
+}
+
+// Entra lets application servers in by tokens of Microsoft Entra ID, or of another
+// OpenID provider.
+type Entra struct {
+	TenantID        string           `key:"tenantId" doc:"the tenant whose tokens are accepted, a GUID; empty: none, or those of an authority that knows no tenants"`
+	Authority       string           `key:"authority" doc:"where the tenant is; without tenantId the issuer identifier of any OpenID provider"`
+	Audiences       []string         `key:"audiences" doc:"what tokens must be for, one of these letter by letter; default: https://webpubsub.azure.com"`
+	KeepKeys        time.Duration    `key:"keepKeys" doc:"how long the issuer's keys stay in use while it is out of reach, 1m to 720h"`
+	RoleAssignments []RoleAssignment `key:"roleAssignments" doc:"who may do what in which hub"`
+	RoleDefinitions []RoleDefinition `key:"roleDefinitions" doc:"roles beside Azure's own two"`
+}
+
+// RoleAssignment gives a role to a principal.
+type RoleAssignment struct {
+	PrincipalID string `key:"principalId" doc:"an object id, an application id, a group id or an app role"`
+	Role        string `key:"role" doc:"Web PubSub Service Owner, Web PubSub Service Reader, or one of roleDefinitions"`
+	Hub         string `key:"hub" doc:"the hub in which it counts; \"*\" means every one"`
+}
+
+// RoleDefinition is a role of one's own.
+type RoleDefinition struct {
+	Name        string   `key:"name" doc:"what roleAssignments call it"`
+	DataActions []string `key:"dataActions" doc:"data actions of Microsoft.SignalRService/WebPubSub/, such as hub/send/action; * stands for anything"`
+}
+
+// Enabled reports whether there is an issuer whose tokens are accepted.
+func (e *Entra) Enabled() bool { return e.TenantID != "" || e.Authority != entra.Authority }
+
+// Roles returns the roles that the settings name, which have been judged.
+func (e *Entra) Roles() (*entra.Roles, error) {
+	roles := entra.NewRoles()
+	for _, d := range e.RoleDefinitions {
+		if err := roles.Define(d.Name, d.DataActions...); err != nil {
+			return nil, err
+		}
+	}
+	for _, a := range e.RoleAssignments {
+		if err := roles.Assign(a.PrincipalID, a.Role, a.Hub); err != nil {
+			return nil, err
+		}
+	}
+	return roles, nil
 }
 
 // Hub is the settings of one hub.
@@ -126,6 +171,7 @@ func Default() *Config {
 			GroupsPerConnection:        10_000,
 			PendingEvents:              1024,
 		},
+		Entra: Entra{Authority: entra.Authority, KeepKeys: 24 * time.Hour},
 		Drain: Drain{Timeout: 30 * time.Second},
 		Log:   Log{Level: slog.LevelInfo, Format: "text"},
 	}
@@ -148,11 +194,13 @@ func (c *Config) Hub(name string) Hub {
 	return defaultHub()
 }
 
-// Keys returns the access keys in force, the primary one first: those that were
-// set, or the development key. They are empty if local authentication is off.
+// Keys returns the access keys that the node has, the primary one first: those that
+// were set, or the development key. While local authentication is off they open
+// nothing, the development key never stands in for others, and generated client
+// tokens stem from those that were set.
 func (c *Config) Keys() []Secret {
 	switch {
-	case c.DisableLocalAuth:
+	case c.AccessKeys.Primary == "" && c.DisableLocalAuth:
 		return nil
 	case c.AccessKeys.Primary == "":
 		return []Secret{DevelopmentKey}

@@ -75,7 +75,7 @@ func TestOneMistake(t *testing.T) {
 		{"empty file", "", ""},
 		{"only a comment", "# nothing\n", ""},
 		{"null leaves the default", "listen:\nhubs:\n  chat:\n", ""},
-		{"not a map", "- listen\n", "fanfare.yaml:1:1: found a list; expected a map with the keys listen, publicEndpoint, audienceHosts, trustedProxies, compression, tls, accessKeys, disableLocalAuth, hubs, limits, drain, metrics, log"},
+		{"not a map", "- listen\n", "fanfare.yaml:1:1: found a list; expected a map with the keys listen, publicEndpoint, audienceHosts, trustedProxies, compression, tls, accessKeys, disableLocalAuth, entra, hubs, limits, drain, metrics, log"},
 		{"broken YAML", "listen: [a\n", "fanfare.yaml:1:9: not valid YAML: sequence end token ']' not found"},
 		{"broken YAML beside a secret", "accessKeys:\n  primary: \"" + key + "\n", "fanfare.yaml:2:12: not valid YAML: could not find end character of double-quoted text"},
 		{"two documents", "listen: 127.0.0.1:1\n---\nlisten: 127.0.0.1:2\n", "fanfare.yaml: holds more than one YAML document; expected one"},
@@ -86,7 +86,7 @@ func TestOneMistake(t *testing.T) {
 		{"key elsewhere", "certFile: a.pem\n", "fanfare.yaml:1:1: certFile: unknown key here; it belongs in tls"},
 		{"swapped letters", "lisetn: a\n", "fanfare.yaml:1:1: lisetn: unknown key; the nearest known one is listen"},
 		{"other case", "Listen: a\n", "fanfare.yaml:1:1: Listen: unknown key; the nearest known one is listen"},
-		{"nothing like it", "zzz: a\n", "fanfare.yaml:1:1: zzz: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, compression, tls, accessKeys, disableLocalAuth, hubs, limits, drain, metrics, log"},
+		{"nothing like it", "zzz: a\n", "fanfare.yaml:1:1: zzz: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, compression, tls, accessKeys, disableLocalAuth, entra, hubs, limits, drain, metrics, log"},
 		{"no port", "listen: localhost\n", `fanfare.yaml:1:9: listen: found "localhost"; expected HOST:PORT, such as 127.0.0.1:8080 or :8080`},
 		{"named port", "listen: localhost:http\n", `fanfare.yaml:1:9: listen: found the port "http"; expected a number from 0 to 65535`},
 		{"strangers without a key", "listen: 0.0.0.0:8080\n", "defaults: accessKeys.primary: none is set; expected a key of your own, since 0.0.0.0:8080 is not a loopback address"},
@@ -105,9 +105,19 @@ func TestOneMistake(t *testing.T) {
 		{"handler that matches nothing", "hubs: { chat: { eventHandlers: [ { urlTemplate: 'http://a/' } ] } }\n", "fanfare.yaml:1:36: hubs.chat.eventHandlers[0]: matches no event; expected userEventPattern, systemEvents or both"},
 		{"certificate without key", "tls: { certFile: a.pem }\n", "fanfare.yaml:1:18: tls.certFile: set without tls.keyFile; expected both or none"},
 		{"key without certificate", "tls: { keyFile: a.pem }\n", "fanfare.yaml:1:17: tls.keyFile: set without tls.certFile; expected both or none"},
+		{"a tenant", "entra: { tenantId: 11111111-aaaa-4bbb-8ccc-222222222222, roleAssignments: [ { principalId: ops, role: Web PubSub Service Reader, hub: '*' } ] }\n", ""},
+		{"a tenant by name", "entra: { tenantId: contoso.com }\n", `fanfare.yaml:1:20: entra.tenantId: "contoso.com" is no tenant's id: expected a GUID. Tokens of every tenant (common, organizations) cannot be asked for, since anybody may have one`},
+		{"an authority in clear", "entra: { authority: 'http://id.example.com' }\n", "fanfare.yaml:1:21: entra.authority: The authority is not usable: expected an https:// URL such as https://login.microsoftonline.com, or an http:// one of a loopback address"},
+		{"an empty audience", "entra: { audiences: [''] }\n", `fanfare.yaml:1:22: entra.audiences[0]: found ""; expected what tokens are for, such as https://webpubsub.azure.com`},
+		{"keys kept for no time", "entra: { keepKeys: 0s }\n", "fanfare.yaml:1:20: entra.keepKeys: found 0s; expected 1m to 720h"},
+		{"a role that nobody knows", "entra: { roleAssignments: [ { principalId: ops, role: Owner, hub: '*' } ] }\n", `fanfare.yaml:1:55: entra.roleAssignments[0].role: There is no role "Owner"; expected Web PubSub Service Owner, Web PubSub Service Reader or one that was defined`},
+		{"a role without a hub", "entra: { roleAssignments: [ { principalId: ops, role: Web PubSub Service Owner } ] }\n", `fanfare.yaml:1:31: entra.roleAssignments[0].hub: "" is not a hub; expected a hub's name, or * for every hub`},
+		{"a role for nobody", "entra: { roleAssignments: [ { role: Web PubSub Service Owner, hub: chat } ] }\n", "fanfare.yaml:1:31: entra.roleAssignments[0].principalId: A principal's id has 1 to 512 characters and no blanks around it"},
+		{"a role of one's own", "entra: { roleDefinitions: [ { name: Sender, dataActions: [hub/send/action] } ], roleAssignments: [ { principalId: ops, role: sender, hub: chat } ] }\n", ""},
+		{"an action that nobody knows", "entra: { roleDefinitions: [ { name: Sender, dataActions: [hub/shout] } ] }\n", `fanfare.yaml:1:31: entra.roleDefinitions[0]: "hub/shout" is no data action; expected one such as hub/send/action, or a pattern such as group/*`},
 		{"metrics on the same port", "metrics: { listen: 127.0.0.1:8080 }\n", "fanfare.yaml:1:20: metrics.listen: found the address of listen; expected another one"},
 		{"total below one", "limits: { totalOutboundBytes: 5 }\n", "fanfare.yaml:1:31: limits.totalOutboundBytes: found 5, less than limits.outboundBytes (16777216); expected at least that, or 0"},
-		{"merge key", "x: &x { enabled: true }\ncompression: { <<: *x }\n", "fanfare.yaml:1:1: x: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, compression, tls, accessKeys, disableLocalAuth, hubs, limits, drain, metrics, log"},
+		{"merge key", "x: &x { enabled: true }\ncompression: { <<: *x }\n", "fanfare.yaml:1:1: x: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, compression, tls, accessKeys, disableLocalAuth, entra, hubs, limits, drain, metrics, log"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := strings.Join(lines(t, test.text), "\n"); got != test.want {
@@ -161,6 +171,11 @@ publicEndpoint: https://rt.example.com/
 trustedProxies: [10.1.2.3, 10.0.0.0/8, "::1"]
 accessKeys:
   primary: 01234567890123456789012345678901
+entra:
+  tenantId: 11111111-aaaa-4bbb-8ccc-222222222222
+  audiences: [https://webpubsub.azure.com, api://fanfare]
+  roleDefinitions: [ { name: Sender, dataActions: [hub/send/action, group/*] } ]
+  roleAssignments: [ { principalId: ops, role: Sender, hub: "*" } ]
 hubs:
   "*": &all
     anonymousConnectPolicy: Allow
@@ -183,6 +198,9 @@ log: { level: DEBUG }
 	want.PublicEndpoint = "https://rt.example.com"
 	want.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.1.2.3/32"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	want.AccessKeys.Primary = "01234567890123456789012345678901"
+	want.Entra.TenantID, want.Entra.Audiences = "11111111-aaaa-4bbb-8ccc-222222222222", []string{"https://webpubsub.azure.com", "api://fanfare"}
+	want.Entra.RoleAssignments = []config.RoleAssignment{{PrincipalID: "ops", Role: "Sender", Hub: "*"}}
+	want.Entra.RoleDefinitions = []config.RoleDefinition{{Name: "Sender", DataActions: []string{"hub/send/action", "group/*"}}}
 	want.Hubs = map[string]config.Hub{
 		"*": {AnonymousConnectPolicy: "allow", KeepAlive: 20},
 		"chat": {AnonymousConnectPolicy: "allow", KeepAlive: 7, EventHandlers: []config.EventHandler{{
@@ -233,6 +251,11 @@ var samples = map[string]string{
 	"tls.keyFile":                   "key.pem",
 	"accessKeys.primary":            strings.Repeat("p", 32),
 	"accessKeys.secondary":          strings.Repeat("s", 32),
+	"entra.tenantId":                "11111111-aaaa-4bbb-8ccc-222222222222",
+	"entra.authority":               "https://id.example.com",
+	"entra.keepKeys":                "3h",
+	"entra.roleAssignments":         `[{principalId: ops, role: Web PubSub Service Owner, hub: "*"}]`,
+	"entra.roleDefinitions":         `[{name: Sender, dataActions: [hub/send/action]}]`,
 	"hubs":                          `{"chat": {"anonymousConnectPolicy": "allow"}}`,
 	"hubs.*.eventHandlers":          `[{urlTemplate: "https://app.example.com/{event}", userEventPattern: "*"}]`,
 	"limits.messageBytes":           "4096",
@@ -307,7 +330,7 @@ func TestEveryKeyByEnvironment(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, w := range warnings {
-				if w.Path != path {
+				if w.Path != path && w.Path != "entra.roleAssignments" { // a tenant alone is worth a word
 					t.Errorf("unexpected warning: %s", w)
 				}
 			}

@@ -15,6 +15,7 @@ import (
 	"unicode"
 
 	"github.com/fanfare/fanfare/authn/accesskey"
+	"github.com/fanfare/fanfare/authn/entra"
 	"github.com/fanfare/fanfare/engine"
 	"github.com/fanfare/fanfare/transport/webhook"
 )
@@ -31,6 +32,7 @@ func (d *decoder) judge(c *Config) {
 	}
 	d.certificate(c)
 	d.keys(c, listen)
+	d.entra(&c.Entra)
 	for name, h := range c.Hubs {
 		d.hub(&h, join("hubs", name))
 		c.Hubs[name] = h
@@ -46,13 +48,63 @@ func (d *decoder) judge(c *Config) {
 		}
 	}
 	c.Log.Format = d.oneOf(c.Log.Format, "log.format", "text", "json")
-	if c.DisableLocalAuth {
+	if !c.DisableLocalAuth {
+		return
+	}
+	if !c.Entra.Enabled() {
 		d.warn(d.placeOf("disableLocalAuth"), "disableLocalAuth",
-			"REST has no way in and clients have no tokens while access keys are off: the other way, Microsoft Entra ID, is not in this build of Fanfare")
-		if c.AccessKeys != (AccessKeys{}) {
-			d.warn(d.placeOf("accessKeys"), "accessKeys", "not used while disableLocalAuth is true")
+			"REST has no way in and clients have no tokens while access keys are off and entra.tenantId is not set")
+	} else if c.AccessKeys.Primary == "" {
+		d.warn(d.placeOf("disableLocalAuth"), "disableLocalAuth",
+			"client tokens that this node generates end with its process, and open no other node: what signs them is derived from accessKeys, and none is set")
+	}
+}
+
+// entra checks whose tokens are accepted, and what they allow.
+func (d *decoder) entra(e *Entra) {
+	if issuer, err := entra.NewIssuer(e.Authority, e.TenantID, nil); err != nil {
+		d.bad(join("entra", target(err)), "%s", said(err))
+	} else {
+		issuer.Close()
+	}
+	for i, audience := range e.Audiences {
+		if audience == "" || strings.TrimSpace(audience) != audience {
+			d.bad(fmt.Sprintf("entra.audiences[%d]", i), "found %s; expected what tokens are for, such as %s", quote(audience), entra.Audience)
 		}
 	}
+	if e.KeepKeys < time.Minute || e.KeepKeys > 720*time.Hour {
+		d.bad("entra.keepKeys", "found %s; expected 1m to 720h", span(e.KeepKeys))
+	}
+	roles := entra.NewRoles()
+	for i, r := range e.RoleDefinitions {
+		if err := roles.Define(r.Name, r.DataActions...); err != nil {
+			d.bad(fmt.Sprintf("entra.roleDefinitions[%d]", i), "%s", said(err))
+		}
+	}
+	for i, a := range e.RoleAssignments {
+		if err := roles.Assign(a.PrincipalID, a.Role, a.Hub); err != nil {
+			d.bad(join(fmt.Sprintf("entra.roleAssignments[%d]", i), target(err)), "%s", said(err))
+		}
+	}
+	if e.Enabled() {
+		if len(e.RoleAssignments) == 0 {
+			d.warn(d.placeOf("entra"), "entra.roleAssignments", "nobody has a role, so tokens of Microsoft Entra ID open nothing")
+		}
+		return
+	}
+	for _, key := range []string{"audiences", "keepKeys", "roleAssignments", "roleDefinitions"} {
+		if at, ok := d.places[join("entra", key)]; ok {
+			d.warn(at, join("entra", key), "not used while entra.tenantId is not set")
+		}
+	}
+}
+
+// target returns the parameter that an error of another room is about.
+func target(err error) string {
+	if e, ok := errors.AsType[*engine.Error](err); ok {
+		return e.Target
+	}
+	return ""
 }
 
 // bad is a problem at the place where path was set. It says nothing if that

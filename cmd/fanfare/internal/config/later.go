@@ -6,7 +6,6 @@ var later = map[string]string{
 	"console":                   "the console is",
 	"quic":                      "QUIC and WebTransport are",
 	"grpc":                      "gRPC is",
-	"entra":                     "Microsoft Entra ID is",
 	"identity":                  "the node's own (managed) identity is",
 	"keyVault":                  "Key Vault is",
 	"users":                     "users and their access tokens are",

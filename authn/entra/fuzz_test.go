@@ -1,0 +1,81 @@
+package entra_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fanfare/fanfare/authn/entra"
+	"github.com/fanfare/fanfare/engine"
+)
+
+// FuzzToken shows any text for a token. Only what carries a genuine header, payload
+// and signature gets in; nothing panics, and no refusal is without a rule.
+func FuzzToken(f *testing.F) {
+	p := newProvider()
+	s := entra.NewServers(newIssuer(f, p, p.inMemory()), nil, owners(f, robot))
+	good, old := p.token("one"), p.token("one", v1)
+	f.Add(good)
+	f.Add(old)
+	f.Add(p.token("one", with{"exp": 1}))
+	f.Add(p.token("two"))
+	f.Add(strings.Replace(good, ".", "..", 1))
+	f.Add(good + "=")
+	f.Add(madeUp("one"))
+	f.Add("eyJhbGciOiJub25lIn0.e30.")
+	f.Add("eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.AA")
+	f.Add("e30.e30.e30")
+	f.Fuzz(func(t *testing.T, text string) {
+		_, err := show(s, text)
+		if sent := strings.TrimSpace(text); err == nil && sent != good && sent != old {
+			t.Errorf("got in: %s", text)
+		}
+		if err != nil && !strings.HasPrefix(ruleOf(err), "entra.") && ruleOf(err) != "token.missing" {
+			t.Errorf("refused without a rule: %v", err)
+		}
+	})
+}
+
+// FuzzClaims has the issuer sign any claims. What gets in is what another reader of
+// JSON finds in them too.
+func FuzzClaims(f *testing.F) {
+	p := newProvider()
+	s := entra.NewServers(newIssuer(f, p, p.inMemory()), nil, owners(f, robot))
+	for _, c := range []map[string]any{nil, v1, user, {"groups": []string{crew}}, {"roles": "Admin"}, {"hasgroups": true}, {"exp": nil}, {"aud": []string{"a", entra.Audience}}} {
+		f.Add(mustJSON(p.claims(c)))
+	}
+	f.Add([]byte(`{"aud":"` + entra.Audience + `","aud":"x"}`))
+	f.Add([]byte(`{"exp":1e300,"nbf":-1,"groups":[null,[]]}`))
+	f.Add([]byte(`null`))
+	f.Add([]byte(`{"_claim_names":{"groups":"src1"}} `))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		got, err := show(s, signed(private("one"), `{"alg":"RS256","kid":"one"}`, string(payload)))
+		if err != nil {
+			if !strings.HasPrefix(ruleOf(err), "entra.") || engine.CodeOf(err) != engine.CodeUnauthenticated {
+				t.Errorf("refused with %v (%v)", err, engine.CodeOf(err))
+			}
+			return
+		}
+		var c map[string]any
+		if err := json.Unmarshal(payload, &c); err != nil {
+			t.Fatal(err)
+		}
+		exp, _ := c["exp"].(float64)
+		if list, ok := c["aud"].([]any); ok {
+			for _, a := range list {
+				if a == entra.Audience {
+					c["aud"] = a
+				}
+			}
+		}
+		if c["aud"] != entra.Audience || time.Unix(int64(exp), 0).Before(time.Now().Add(-entra.Skew-time.Minute)) ||
+			c["iss"] != p.url+"/"+tenant+"/v2.0" && c["iss"] != "https://sts.windows.net/"+tenant+"/" {
+			t.Errorf("got in: %s", payload)
+		}
+		if err := got.May(engine.ActionHubSend, "chat"); err == nil && c["oid"] != robot && c["azp"] != robot && c["appid"] != robot && c["client_id"] != robot &&
+			!strings.Contains(strings.ToLower(string(payload)), robot[:8]) {
+			t.Errorf("may send: %s", payload)
+		}
+	})
+}
