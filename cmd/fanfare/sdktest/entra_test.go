@@ -1,0 +1,80 @@
+package sdktest
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const (
+	entraTenant = "11111111-aaaa-4bbb-8ccc-222222222222"
+	entraOwner  = "aaaaaaaa-0000-4000-8000-000000000001"
+	entraReader = "bbbbbbbb-0000-4000-8000-000000000001"
+)
+
+var listeningTLS = regexp.MustCompile(`listening on (https://127\.0\.0\.1:\d+)`)
+
+// TestEntra runs what folder entra holds: @azure/web-pubsub with a credential that
+// gets its tokens from oauth2-mock-server, against a node without local
+// authentication. All of it speaks TLS, since the SDK sends no token otherwise.
+func TestEntra(t *testing.T) {
+	nodejs := need(t, "node")
+	modules := nodeModules(t, "entra")
+	c := certificates(t)
+	env := append(os.Environ(), "NODE_PATH="+modules, "ENTRA_TENANT="+entraTenant, "NO_PROXY=127.0.0.1,localhost")
+
+	issuer := exec.Command(nodejs, filepath.Join("entra", "issuer.js"))
+	issuer.Env = append(env[:len(env):len(env)], "ENTRA_CERT_FILE="+c.certFile, "ENTRA_KEY_FILE="+c.keyFile)
+	authority := start(t, issuer).waitFor(t, listeningTLS)
+
+	n := startEntraNode(t, c, authority)
+	cmd := exec.Command(nodejs, nodeTest(filepath.Join("entra", "entra.test.js"))...)
+	cmd.Env = append(env[:len(env):len(env)], n.env()...)
+	cmd.Env = append(cmd.Env, "ENTRA_AUTHORITY="+authority, "ENTRA_OWNER="+entraOwner, "ENTRA_READER="+entraReader)
+	run(t, 2*time.Minute, cmd)
+}
+
+// startEntraNode runs a node that lets servers in by tokens of the authority alone.
+func startEntraNode(t *testing.T, c certs, authority string) *node {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{Key: randomKey(), CAFile: c.caFile}
+	text, err := json.Marshal(map[string]any{
+		"listen":           "127.0.0.1:0",
+		"tls":              map[string]string{"certFile": c.certFile, "keyFile": c.keyFile},
+		"accessKeys":       map[string]string{"primary": n.Key},
+		"disableLocalAuth": true,
+		"entra": map[string]any{
+			"tenantId": entraTenant, "authority": authority,
+			"roleAssignments": []map[string]string{
+				{"principalId": entraOwner, "role": "Web PubSub Service Owner", "hub": "*"},
+				{"principalId": entraReader, "role": "Web PubSub Service Reader", "hub": "chat"},
+			},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "fanfare.yaml")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, "--config", file, "--log-level", "debug")
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "FANFARE_") })
+	cmd.Env = append(cmd.Env, "SSL_CERT_FILE="+c.caFile) // the node trusts its issuer as it would any other host
+	p := start(t, cmd)
+	p.inOrder = true
+	// Without local authentication there is no connection string to print.
+	n.Endpoint = p.waitFor(t, regexp.MustCompile(`Health +(https://[^/\s]+)/healthz`))
+	t.Logf("node: %s", n.Endpoint)
+	return n
+}
