@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -213,6 +214,12 @@ func TestRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, err := show(s, test.token)
 			refused(t, err, engine.CodeUnauthenticated, test.rule, test.token)
+			switch test.rule {
+			case "entra.issuer", "entra.tenant", "entra.version", "entra.expired", "entra.notyet", "entra.audience", "entra.caller":
+				if e, _ := errors.AsType[*engine.Error](err); !strings.Contains(e.Detail, robot) {
+					t.Errorf("the log does not learn whose token it was: %s", e.Detail)
+				}
+			}
 		})
 	}
 }

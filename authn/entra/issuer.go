@@ -30,7 +30,7 @@ var v1Issuers = map[string]string{
 
 const publicV1 = "https://sts.windows.net"
 
-// The times of an issuer's keys.
+// The bounds of reading an issuer's keys.
 const (
 	// pause is the least time between the beginnings of two readings.
 	pause = 10 * time.Second
@@ -38,6 +38,9 @@ const (
 	patience = 10 * time.Second
 	// young is for how long nobody asks whether the keys have changed.
 	young = time.Hour
+	// maxWaiting is how many callers may wait for a reading: made-up key ids must not
+	// pile up behind an issuer that is slow.
+	maxWaiting = 1000
 	// defaultKeep is for how long keys stay in use that cannot be read again.
 	defaultKeep = 24 * time.Hour
 )
@@ -78,6 +81,7 @@ type Issuer struct {
 	closed   bool
 	begun    time.Time     // when the last reading began
 	done     chan struct{} // closed when the reading under way ends; nil while there is none
+	waiting  int           // callers
 	failure  error         // of the last reading that ended; nil if it went well
 	attempts int64
 	failures int64
@@ -261,6 +265,24 @@ func (i *Issuer) wait(ctx context.Context, done <-chan struct{}) error {
 	if done == nil {
 		return nil
 	}
+	i.mu.Lock()
+	full := i.waiting >= maxWaiting
+	if !full {
+		i.waiting++
+	}
+	i.mu.Unlock()
+	if full {
+		return &engine.Error{
+			Code: engine.CodeUnavailable, Rule: "entra.keys",
+			Message: "The token cannot be judged: its issuer has been asked and has not answered yet.",
+			Detail:  fmt.Sprintf("%d callers wait for that already.", maxWaiting),
+		}
+	}
+	defer func() {
+		i.mu.Lock()
+		i.waiting--
+		i.mu.Unlock()
+	}()
 	select {
 	case <-done:
 		return nil
@@ -299,7 +321,7 @@ func (i *Issuer) finish(set *keySet, err error) {
 }
 
 // check returns nil if a proven token is from this issuer.
-func (i *Issuer) check(c *claims, set *keySet) error {
+func (i *Issuer) check(c *claims, set *keySet) *engine.Error {
 	if i.tenant == "" {
 		if c.issuer != set.issuer {
 			return refuse("entra.issuer", "The token was issued by %s; only %s is accepted here.", excerpt(c.issuer), set.issuer)

@@ -278,6 +278,36 @@ func TestSilence(t *testing.T) {
 	})
 }
 
+// Only so many wait for an issuer that is slow; the others are told to come again.
+func TestWaitingIsBounded(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		s.breakWith(func(http.ResponseWriter, *http.Request) bool {
+			time.Sleep(4 * time.Second)
+			return false
+		})
+		var at, later atomic.Int64
+		var wg sync.WaitGroup
+		began := time.Now()
+		for range 1500 {
+			wg.Go(func() {
+				_, err := show(s.door, madeUp("x"))
+				switch took := time.Since(began); {
+				case ruleOf(err) == "entra.keys" && engine.CodeOf(err) == engine.CodeUnavailable && took == 0:
+					at.Add(1)
+				case ruleOf(err) == "entra.kid" && took == 8*time.Second:
+					later.Add(1)
+				default:
+					t.Errorf("after %s: %v", took, err)
+				}
+			})
+		}
+		wg.Wait()
+		if at.Load() != 500 || later.Load() != 1000 {
+			t.Errorf("%d were refused at once, %d waited; want 500 and 1000", at.Load(), later.Load())
+		}
+	})
+}
+
 // What an issuer may say of itself, and what of it is not believed, over TLS.
 func TestDocuments(t *testing.T) {
 	elsewhere := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {

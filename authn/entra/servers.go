@@ -71,12 +71,14 @@ func (s *Servers) Authorize(ctx context.Context, r engine.ServerRequest) (engine
 	if _, err := s.parser.ParseWithClaims(text, c, keys.keyfunc.Keyfunc); err != nil {
 		return engine.Principal{}, s.refusal(err, c)
 	}
-	if err := s.issuer.check(c, keys); err != nil {
-		return engine.Principal{}, err
-	}
-	if c.application == "" {
-		return engine.Principal{}, refuse("entra.caller",
+	refused = s.issuer.check(c, keys)
+	if refused == nil && c.application == "" {
+		refused = refuse("entra.caller",
 			"The token does not name the application that it was issued to (appid or azp): expected an access token; this may be an ID token.")
+	}
+	if refused != nil {
+		refused.Detail = c.whose()
+		return engine.Principal{}, refused
 	}
 	p := &caller{claims: c, grants: s.roles.of(c, s.issuer.tenant != "")}
 	return engine.Principal{ID: p.id(), Scheme: "Entra", Allow: p.allow}, nil
@@ -91,16 +93,19 @@ func (s *Servers) refusal(err error, c *claims) *engine.Error {
 	case errors.Is(err, jwt.ErrTokenSignatureInvalid), errors.Is(err, jwt.ErrTokenUnverifiable):
 		e = refuse("entra.signature", "The key that the token names did not sign it.")
 	case errors.Is(err, jwt.ErrTokenMalformed):
+	// From here on the signature has held.
 	case c.expires == nil:
 		e = refuse("entra.exp", "The token has no exp claim: expected seconds since 1970, as a number.")
+		e.Detail = c.whose()
 	case errors.Is(err, jwt.ErrTokenExpired):
 		e = refuse("entra.expired", "The token expired at %s.", stamp(c.expires))
-		e.Detail = fmt.Sprintf("Clocks may differ by %s.", Skew)
+		e.Detail = fmt.Sprintf("Clocks may differ by %s. %s", Skew, c.whose())
 	case errors.Is(err, jwt.ErrTokenNotValidYet):
 		e = refuse("entra.notyet", "The token is not valid before %s.", stamp(c.begins))
-		e.Detail = fmt.Sprintf("Clocks may differ by %s.", Skew)
+		e.Detail = fmt.Sprintf("Clocks may differ by %s. %s", Skew, c.whose())
 	default: // all that remains
 		e = refuse("entra.audience", "The token is for %s; here it must be for %s.", excerpts(c.audience), strings.Join(s.audiences, " or "))
+		e.Detail = c.whose()
 	}
 	e.Err = err
 	return e
@@ -135,10 +140,6 @@ func (p *caller) allow(action engine.Action, hub engine.HubName) error {
 		e = engine.Errorf(engine.CodeForbidden, "entra.groups",
 			"No role that this caller has in hub %s includes %s. The caller is in more groups than its token holds, so roles of groups do not count: assign the role to the caller itself, or to an app role.", hub, action)
 	}
-	kind := "user"
-	if c.app() {
-		kind = "application"
-	}
 	var have []string
 	for _, g := range p.grants {
 		where := string(g.hub)
@@ -147,7 +148,6 @@ func (p *caller) allow(action engine.Action, hub engine.HubName) error {
 		}
 		have = append(have, g.role.name+" in "+where)
 	}
-	e.Detail = fmt.Sprintf("The token is of a %s: oid %s, application %s, app roles %s, groups %s. It has the roles: %s.",
-		kind, excerpt(c.object), excerpt(c.application), excerpts(c.roles), excerpts(c.groups), excerpts(have))
+	e.Detail = fmt.Sprintf("%s It has the roles: %s.", c.whose(), excerpts(have))
 	return e
 }

@@ -116,6 +116,16 @@ func (c *claims) app() bool {
 	return c.kind == "app" || c.kind == "" && c.delegation == ""
 }
 
+// whose says, for the log, whom proven claims are about.
+func (c *claims) whose() string {
+	kind := "a user"
+	if c.app() {
+		kind = "an application"
+	}
+	return fmt.Sprintf("The token is of %s: oid %s, application %s, tenant %s, app roles %s, groups %s.",
+		kind, excerpt(c.object), excerpt(c.application), excerpt(c.tenant), excerpts(c.roles), excerpts(c.groups))
+}
+
 // UnmarshalJSON reads the claims strictly: a name is spelled one way, and comes
 // once. A claim that is null counts as none.
 func (c *claims) UnmarshalJSON(raw []byte) error {

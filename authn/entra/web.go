@@ -30,14 +30,14 @@ const (
 
 // web is how an issuer's documents are got.
 type web struct {
-	clear  bool // over http too, to loopback
+	plain  bool // over http too, to loopback
 	base   *http.Transport
 	client *http.Client
 }
 
-func newWeb(clear bool, o *IssuerOptions) *web {
+func newWeb(plain bool, o *IssuerOptions) *web {
 	d := &net.Dialer{Timeout: patience, Control: guard}
-	w := &web{clear: clear}
+	w := &web{plain: plain}
 	w.base = &http.Transport{
 		DialContext: d.DialContext, TLSClientConfig: o.TLS.Clone(), TLSHandshakeTimeout: patience, ForceAttemptHTTP2: true,
 		IdleConnTimeout: pause, MaxResponseHeaderBytes: maxHeader,
@@ -64,13 +64,13 @@ func guard(_, address string, _ syscall.RawConn) error {
 	return nil
 }
 
-// callable reports whether a document may be got from u: over TLS, or where clear
+// callable reports whether a document may be got from u: over TLS or, where plain
 // allows it, from a loopback address.
-func callable(u *url.URL, clear bool) bool {
+func callable(u *url.URL, plain bool) bool {
 	if u.Hostname() == "" || u.User != nil {
 		return false
 	}
-	if u.Scheme == "http" && clear {
+	if u.Scheme == "http" && plain {
 		a, err := netip.ParseAddr(u.Hostname())
 		return err == nil && a.Unmap().IsLoopback() || strings.EqualFold(u.Hostname(), "localhost")
 	}
@@ -98,7 +98,7 @@ func (i *Issuer) read(ctx context.Context) (*keySet, error) {
 		return nil, fmt.Errorf("the discovery document is that of the issuer %s, and not of %s", excerpt(about.Issuer), i)
 	}
 	u, err := url.Parse(about.KeysURL)
-	if err != nil || !callable(u, i.web.clear) {
+	if err != nil || !callable(u, i.web.plain) {
 		return nil, fmt.Errorf("the discovery document names the jwks_uri %s: expected an https:// URL", excerpt(about.KeysURL))
 	}
 	var jwks struct {

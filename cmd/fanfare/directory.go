@@ -88,6 +88,16 @@ func (d *directory) open(key directoryKey) (*entra.Issuer, error) {
 	return issuer, nil
 }
 
+// stats returns the counters of the issuer; zero while there is none.
+func (d *directory) stats() entra.Stats {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.issuer == nil {
+		return entra.Stats{}
+	}
+	return d.issuer.Stats()
+}
+
 // retire lets go of the issuers that the settings name no more.
 func (d *directory) retire() {
 	d.mu.Lock()

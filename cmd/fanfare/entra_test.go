@@ -183,7 +183,7 @@ func reread(t *testing.T, n *command, path, text string) {
 // such a server has generated.
 func TestEntra(t *testing.T) {
 	d := newDirectoryServer(t)
-	n := startNode(t, nil, "--config", file(t, "fanfare.yaml", d.settings("disableLocalAuth: true\naccessKeys: { primary: "+ownKey+" }\nlog: { level: debug }\n")))
+	n := startNode(t, nil, "--config", file(t, "fanfare.yaml", d.settings("disableLocalAuth: true\naccessKeys: { primary: "+ownKey+" }\nlog: { level: debug }\nmetrics: { listen: 127.0.0.1:0 }\n")))
 	if strings.Contains(n.err.String(), "REST has no way in") || !strings.Contains(n.out.String(), d.URL+"/"+entraTenant) {
 		t.Errorf("the node says:\n%s%s", n.out, n.err)
 	}
@@ -268,6 +268,16 @@ func TestEntra(t *testing.T) {
 			if strings.Contains(log, part) && part != strings.SplitN(owner, ".", 2)[0] || strings.Contains(log, text) {
 				t.Errorf("a token shows in the log")
 			}
+		}
+	}
+	got := samples(t, metricsAt.FindStringSubmatch(n.out.String())[1])
+	for name, want := range map[string]float64{
+		"fanfare_entra_keys": 1, "fanfare_entra_key_readings_total": 1, "fanfare_entra_key_reading_failures_total": 0,
+		`fanfare_auth_refusals_total{door="rest",rule="entra.groups"}`: 1,
+		`fanfare_auth_refusals_total{door="rest",rule="entra.role"}`:   5,
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %v; want %v", name, got[name], want)
 		}
 	}
 	if n := d.asked.Load(); n != 1 {

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/fanfare/fanfare/authn/entra"
 	"github.com/fanfare/fanfare/engine"
 	"github.com/fanfare/fanfare/transport/rest"
 	"github.com/fanfare/fanfare/transport/webhook"
@@ -130,6 +131,46 @@ func (m *metrics) webhook(a webhook.Attempt) {
 
 // watch makes the page show the counters of e.
 func (m *metrics) watch(e *engine.Engine) { m.registry.MustRegister(&engineCollector{e}) }
+
+// watchIssuer makes the page show how the issuer of servers' tokens is.
+func (m *metrics) watchIssuer(stats func() entra.Stats) {
+	m.registry.MustRegister(issuerCollector(stats))
+}
+
+// issuerCollector shows an issuer's counters as they are when it is asked.
+type issuerCollector func() entra.Stats
+
+// issuerMetrics are an issuer's counters, as in engineMetrics.
+var issuerMetrics = []struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(*entra.Stats) float64
+}{
+	{desc("fanfare_entra_keys", "Keys of the Entra ID tenant that are known."), prometheus.GaugeValue, func(s *entra.Stats) float64 { return float64(s.Keys) }},
+	{desc("fanfare_entra_keys_age_seconds", "Time since the tenant's keys were read; 0 if they never were."), prometheus.GaugeValue, func(s *entra.Stats) float64 {
+		if s.Read.IsZero() {
+			return 0
+		}
+		return time.Since(s.Read).Seconds()
+	}},
+	{desc("fanfare_entra_key_readings_total", "Attempts to read the tenant's keys."), prometheus.CounterValue, func(s *entra.Stats) float64 { return float64(s.Readings) }},
+	{desc("fanfare_entra_key_reading_failures_total", "Attempts to read the tenant's keys that failed."), prometheus.CounterValue, func(s *entra.Stats) float64 { return float64(s.Failed) }},
+}
+
+// Describe implements prometheus.Collector.
+func (c issuerCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, m := range issuerMetrics {
+		ch <- m.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c issuerCollector) Collect(ch chan<- prometheus.Metric) {
+	s := c()
+	for _, m := range issuerMetrics {
+		ch <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(&s))
+	}
+}
 
 // engineCollector shows an engine's counters as they are when it is asked.
 type engineCollector struct{ engine *engine.Engine }

@@ -83,6 +83,7 @@ func newNode(c *config.Config, origin func(*config.Config) string, log *slog.Log
 		return nil, fmt.Errorf("start the engine: %w", err)
 	}
 	m.watch(n.engine)
+	m.watchIssuer(n.directory.stats)
 	n.hang(c)
 	return n, nil
 }
