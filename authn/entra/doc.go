@@ -50,7 +50,9 @@
 // application itself: a user who came through it (a token with scp, or idtyp
 // user) is matched by object id, groups and app roles alone. Ids that are GUIDs
 // compare without regard to case, all else letter by letter. In a tenant of Entra
-// ID an app role never passes for an id: its value is not matched if it is a GUID.
+// ID ids are GUIDs, and app roles are not: neither passes for the other, nor does
+// the name of a group, which its members may have chosen. The subject (sub) stands
+// for nobody: elsewhere people choose theirs.
 //
 // A token of somebody in too many groups names none of them, only where to ask
 // (_claim_names). They are not asked for; assign the role to an app role or to the

@@ -349,6 +349,7 @@ func TestWhoTheCallerIs(t *testing.T) {
 		"a subject is no id":                   {"a-pairwise-subject", []with{user}, false, "entra.role"},
 		"an app role that looks like an id":    {crew, []with{{"roles": []string{crew}}}, false, "entra.role"},
 		"an app role in another case":          {"Admin", []with{{"roles": []string{"admin"}}}, false, "entra.role"},
+		"a group by name":                      {"Admin", []with{user, {"groups": []string{"Admin"}}}, false, "entra.role"},
 		"nobody":                               {stranger, nil, false, "entra.role"},
 		"groups elsewhere":                     {crew, []with{user, {"_claim_names": with{"groups": "src1"}, "_claim_sources": with{"src1": with{"endpoint": "https://graph.windows.net/x"}}}}, false, "entra.groups"},
 		"groups elsewhere and here":            {crew, []with{user, {"_claim_names": with{"groups": "src1"}, "groups": []string{crew}}}, false, "entra.groups"},

@@ -148,14 +148,17 @@ func (r *Roles) Assign(principal, roleName, hub string) error {
 }
 
 // of returns what the assignments give to a caller; see the package's page for
-// what stands for whom. tenant tells that ids are GUIDs.
+// what stands for whom. In a tenant of Entra ID what is an id and what an app role
+// can be told by its form.
 func (r *Roles) of(c *claims, tenant bool) (grants []*grant) {
 	ids := append([]string{c.object}, c.groups...)
 	if c.app() {
 		ids = append(ids, c.application)
 	}
 	for _, id := range ids {
-		grants = append(grants, r.assignments[canonical(id)]...)
+		if !tenant || isGUID(id) {
+			grants = append(grants, r.assignments[canonical(id)]...)
+		}
 	}
 	for _, name := range c.roles {
 		if !tenant || !isGUID(name) {

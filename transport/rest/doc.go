@@ -23,7 +23,8 @@
 // authorizer asks for its hash.
 //
 // Errors have the service's flat shape; "inner" holds the name of the rule that
-// refused. The reply to HEAD has no body, and carries the code in the header
+// refused. The message of a 403 is the service's own sentence, and "details" says
+// what the caller lacks. The reply to HEAD has no body, and carries the code in the header
 // x-ms-error-code alone.
 //
 // # Names in paths
