@@ -17,7 +17,7 @@
 //
 // These rules must hold, and a refusal names the first that does not:
 //
-//	entra.length     it has at most [MaxToken] bytes
+//	entra.length     it has at most MaxToken bytes
 //	entra.malformed  it is well formed, and no claim comes twice
 //	entra.alg        it is signed with RS256, and with nothing else
 //	entra.typ        it is of type JWT or at+jwt, or says nothing of that
@@ -25,7 +25,7 @@
 //	entra.kid        it names a key, and the issuer has it
 //	entra.signature  that key signed it
 //	entra.exp        it says when it ends
-//	entra.expired    that has not passed for more than [Skew]
+//	entra.expired    that has not passed for more than Skew
 //	entra.notyet     its nbf, if it has one, does not lie further ahead than that
 //	entra.audience   it is for one of the audiences, letter by letter
 //	entra.issuer     it is from the tenant
@@ -53,6 +53,10 @@
 // ID ids are GUIDs, and app roles are not: neither passes for the other, nor does
 // the name of a group, which its members may have chosen. The subject (sub) stands
 // for nobody: elsewhere people choose theirs.
+//
+// Other providers mark the tokens of users in ways of their own, or not at all.
+// There an application id may stand for whoever came through the application, so
+// roles belong to applications that nobody signs in to, or to groups and app roles.
 //
 // A token of somebody in too many groups names none of them, only where to ask
 // (_claim_names). They are not asked for; assign the role to an app role or to the
