@@ -19,7 +19,6 @@
 package managed
 
 import (
-	"crypto/tls"
 	"fmt"
 	"net/http"
 	"os"
@@ -114,8 +113,6 @@ type CredentialOptions struct {
 	// Transport carries the requests for tokens. Default: a client that follows no
 	// redirects, bounds what it reads, and, but for workload identity, uses no proxy.
 	Transport policy.Transporter
-	// TLS configures the default Transport; nil trusts what the system trusts.
-	TLS *tls.Config
 	// Retry says how often a failed request is repeated, and after which pauses.
 	// Default: that of azidentity, which knows what the metadata service needs.
 	Retry policy.RetryOptions
@@ -142,7 +139,7 @@ func (i Identity) Credential(o *CredentialOptions) (azcore.TokenCredential, erro
 	}
 	if i.Type == WorkloadIdentity {
 		if options.Transport == nil {
-			options.Transport = calls.NewClient(calls.Options{TLS: o.TLS, Proxy: http.ProxyFromEnvironment, MaxBody: maxReply})
+			options.Transport = calls.NewClient(calls.Options{Proxy: http.ProxyFromEnvironment, MaxBody: maxReply})
 		}
 		return wrap(asCredential(azidentity.NewWorkloadIdentityCredential(&azidentity.WorkloadIdentityCredentialOptions{
 			ClientOptions: options, ClientID: i.ClientID,
@@ -156,9 +153,9 @@ func (i Identity) Credential(o *CredentialOptions) (azcore.TokenCredential, erro
 		if os.Getenv("IDENTITY_SERVER_THUMBPRINT") != "" {
 			// Of Service Fabric the library pins the certificate, for which it needs
 			// a plain client.
-			options.Transport = &http.Client{Transport: calls.NewTransport(calls.Options{TLS: o.TLS})}
+			options.Transport = &http.Client{Transport: calls.NewTransport(calls.Options{})}
 		} else {
-			options.Transport = calls.NewClient(calls.Options{TLS: o.TLS, MaxBody: maxReply})
+			options.Transport = calls.NewClient(calls.Options{MaxBody: maxReply})
 		}
 	}
 	m := &azidentity.ManagedIdentityCredentialOptions{ClientOptions: options}

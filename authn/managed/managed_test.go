@@ -20,6 +20,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 
+	"github.com/fanfare/fanfare/authn/internal/calls"
 	"github.com/fanfare/fanfare/authn/managed"
 	"github.com/fanfare/fanfare/engine"
 )
@@ -240,7 +241,7 @@ func TestWorkloadIdentity(t *testing.T) {
 	} {
 		t.Setenv(name, value)
 	}
-	o := &managed.CredentialOptions{TLS: &tls.Config{RootCAs: roots}, Retry: quick}
+	o := &managed.CredentialOptions{Transport: calls.NewClient(calls.Options{TLS: &tls.Config{RootCAs: roots}, MaxBody: 1 << 20}), Retry: quick}
 
 	for _, test := range []struct{ configured, client string }{{"", "from-environment"}, {"configured", "configured"}} {
 		resource := fresh(t)

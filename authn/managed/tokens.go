@@ -16,6 +16,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	msal "github.com/AzureAD/microsoft-authentication-library-for-go/apps/errors"
 
+	"github.com/fanfare/fanfare/authn/internal/calls"
 	"github.com/fanfare/fanfare/authn/internal/kept"
 )
 
@@ -158,7 +159,7 @@ func reason(err error) error {
 		}
 		return refusal(failed.RawResponse)
 	}
-	return errors.New(line(err.Error()))
+	return errors.New(calls.Line(err.Error()))
 }
 
 // refusal quotes an answer of another status than 2xx (RFC 6749 section 5.2).
@@ -176,17 +177,8 @@ func refusal(r *http.Response) error {
 	_ = json.Unmarshal(body, &said)
 	for _, s := range []string{said.Error, said.Description} {
 		if s != "" {
-			text += ": " + line(s)
+			text += ": " + calls.Line(s)
 		}
 	}
 	return errors.New(text)
-}
-
-// line makes one line of a text, cut where it is long.
-func line(s string) string {
-	s = strings.Join(strings.Fields(s), " ")
-	if len(s) > 512 {
-		s = strings.ToValidUTF8(s[:512], "") + "..."
-	}
-	return s
 }

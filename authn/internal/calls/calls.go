@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -84,4 +85,13 @@ func (b *body) Read(p []byte) (int, error) {
 		return max(n-1, 0), fmt.Errorf("the reply has more than %d bytes", b.max)
 	}
 	return n, err
+}
+
+// Line makes one line of what others say, cut where it is long, for an error.
+func Line(s string) string {
+	s = strings.Join(strings.Fields(s), " ")
+	if len(s) > 512 {
+		s = strings.ToValidUTF8(s[:512], "") + "..."
+	}
+	return s
 }

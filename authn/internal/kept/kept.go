@@ -18,15 +18,16 @@ import (
 type Value[V any] struct {
 	Value V
 	// Due is when a new value should be fetched, while this one stays in use.
-	Due time.Time
-	// Stale is when a new value is waited for. This one is used if none can be had.
-	Stale time.Time
-	// End is when this value must not be used any more; zero for never.
-	End time.Time
+	// Stale is when a new value is waited for, and this one used only if none can
+	// be had. End is when this one must not be used any more. Zero means never.
+	Due, Stale, End time.Time
 }
 
 // usable reports whether the value may be used at all.
-func (v *Value[V]) usable(now time.Time) bool { return v.End.IsZero() || now.Before(v.End) }
+func (v *Value[V]) usable(now time.Time) bool { return precedes(now, v.End) }
+
+// precedes reports whether now is before t, of which zero means never.
+func precedes(now, t time.Time) bool { return t.IsZero() || now.Before(t) }
 
 // Options are the bounds of a [Cache]. All must be set but Failed.
 type Options struct {
@@ -113,13 +114,13 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 		return *new(V), err
 	}
 	usable := e.have && e.value.usable(now)
-	if usable && now.Before(e.value.Due) {
+	if usable && precedes(now, e.value.Due) {
 		defer c.mu.Unlock()
 		return e.value.Value, nil
 	}
 	c.start(key, e, now)
 	done := e.done
-	if done == nil || usable && now.Before(e.value.Stale) {
+	if done == nil || usable && precedes(now, e.value.Stale) {
 		defer c.mu.Unlock()
 		return e.result(now)
 	}
