@@ -73,6 +73,9 @@ func isName(s string) bool {
 
 // parseHost returns a host in the form in which hosts are compared.
 func parseHost(s string) (string, error) {
+	if strings.Contains(s, "/") {
+		return "", fmt.Errorf("%.64q is not a host", s)
+	}
 	name, port, err := net.SplitHostPort(s)
 	if err != nil {
 		name, port = strings.Trim(s, "[]"), ""

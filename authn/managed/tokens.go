@@ -18,6 +18,7 @@ import (
 
 	"github.com/fanfare/fanfare/authn/internal/calls"
 	"github.com/fanfare/fanfare/authn/internal/kept"
+	"github.com/fanfare/fanfare/engine"
 )
 
 // Bounds of [Tokens].
@@ -78,7 +79,7 @@ func NewTokens(c azcore.TokenCredential, o *Options) *Tokens {
 // No error holds a token.
 func (t *Tokens) Token(ctx context.Context, resource string) (string, error) {
 	resource = strings.TrimSuffix(resource, "/.default")
-	if err := checkResource(resource); err != nil {
+	if err := CheckResource(resource); err != nil {
 		return "", err
 	}
 	token, err := t.cache.Get(ctx, resource)
@@ -88,16 +89,22 @@ func (t *Tokens) Token(ctx context.Context, resource string) (string, error) {
 	return token, nil
 }
 
-func checkResource(resource string) error {
+// CheckResource returns nil if a token may be asked for a resource, and else an
+// *[engine.Error].
+func CheckResource(resource string) error {
+	wrong := ""
 	switch {
 	case resource == "":
-		return errors.New("managed: no resource was named; an App ID URI such as api://app, or a GUID, would pass")
+		wrong = "is empty"
 	case len(resource) > maxResource:
-		return fmt.Errorf("managed: the resource has %d bytes; at most %d would pass", len(resource), maxResource)
+		wrong = fmt.Sprintf("has %d bytes", len(resource))
 	case strings.ContainsFunc(resource, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
-		return errors.New("managed: the resource holds what is not printable ASCII, or a blank")
+		wrong = "holds a blank, or what is not printable ASCII"
+	default:
+		return nil
 	}
-	return nil
+	return engine.Errorf(engine.CodeInvalid, "identity.resource",
+		"The resource of a token %s; expected an App ID URI such as api://my-handler, or a GUID, of at most %d bytes.", wrong, maxResource)
 }
 
 func (t *Tokens) fetch(ctx context.Context, resource string) (kept.Value[string], error) {
