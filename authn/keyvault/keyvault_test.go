@@ -170,7 +170,6 @@ func TestRotation(t *testing.T) {
 		is(3)
 
 		rotate(4)
-		time.Sleep(30 * time.Second)
 		for range 10 {
 			s.Doubt(current + "/")
 			s.Doubt(versioned)

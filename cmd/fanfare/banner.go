@@ -66,6 +66,9 @@ func banner(w io.Writer, self string, c *config.Config, addr net.Addr, metrics s
 	}
 	line("Client URL", "ws%s/client/hubs/{hub}?access_token={token}", strings.TrimPrefix(at, "http"))
 	line("Health", "%s/healthz, %s/readyz", at, at)
+	if c.Identity.Type == config.IdentityLocal {
+		line("Token issuer", "%s", at)
+	}
 	if metrics != "" {
 		line("Metrics", "http://%s/metrics", metrics)
 	}

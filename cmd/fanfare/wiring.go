@@ -10,11 +10,13 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/fanfare/fanfare/authn"
 	"github.com/fanfare/fanfare/authn/accesskey"
+	"github.com/fanfare/fanfare/authn/issuer"
 	"github.com/fanfare/fanfare/authn/token"
 	"github.com/fanfare/fanfare/cmd/fanfare/internal/config"
 	"github.com/fanfare/fanfare/engine"
@@ -27,12 +29,12 @@ import (
 // and what proves callers.
 type node struct {
 	// Fixed at birth.
-	started *config.Config // what a change of that takes a restart is told by
-	log     *slog.Logger
-	level   *slog.LevelVar
-	metrics *metrics
-	tracing *tracing
-	origin  func(*config.Config) string // what event handlers know this node by
+	started  *config.Config // what a change of that takes a restart is told by
+	log      *slog.Logger
+	level    *slog.LevelVar
+	metrics  *metrics
+	tracing  *tracing
+	endpoint func(*config.Config) string // what this service is called, by event handlers too
 
 	engine    *engine.Engine
 	ring      *accesskey.Ring
@@ -40,6 +42,7 @@ type node struct {
 	issuer    *token.Issuer
 	upstreams *upstreams
 	pagingKey []byte
+	ownKey    func() (issuer.Key, error) // of service tokens, where no secret of the service's own is there
 
 	requests requests
 	draining atomic.Bool
@@ -49,17 +52,19 @@ type node struct {
 
 // settled is one version of the settings and what was made for it.
 type settled struct {
-	config  *config.Config
-	clients clients
+	config   *config.Config
+	identity *identity
+	clients  clients
 }
 
 // newNode puts the rooms together. The caller ends the node with its engine and
 // its upstreams.
-func newNode(c *config.Config, origin func(*config.Config) string, log *slog.Logger, level *slog.LevelVar, m *metrics, t *tracing) (*node, error) {
-	n := &node{started: c, log: log, level: level, metrics: m, tracing: t, origin: origin, ring: new(accesskey.Ring), hosts: new(authn.Hosts)}
+func newNode(c *config.Config, endpoint func(*config.Config) string, log *slog.Logger, level *slog.LevelVar, m *metrics, t *tracing) (*node, error) {
+	n := &node{started: c, log: log, level: level, metrics: m, tracing: t, endpoint: endpoint, ring: new(accesskey.Ring), hosts: new(authn.Hosts)}
 	n.pagingKey = make([]byte, 32)
 	rand.Read(n.pagingKey)
 	n.issuer = token.NewIssuer(n.ring.IssuerKeys, n.hosts)
+	n.ownKey = sync.OnceValues(newServiceKey)
 	n.upstreams = newUpstreams(n)
 
 	if err := n.use(c); err != nil {
@@ -116,7 +121,7 @@ func (n *node) use(c *config.Config) error {
 	if _, err := authn.NewHosts(hosts...); err != nil {
 		return err
 	}
-	made, err := n.upstreams.use(c)
+	id, made, err := n.upstreams.use(c)
 	if err != nil {
 		return err
 	}
@@ -126,7 +131,7 @@ func (n *node) use(c *config.Config) error {
 	n.ring.Set(keys[0], keys[1])
 	n.ring.SetLocalAuth(!c.DisableLocalAuth)
 	n.level.Set(c.Log.Level)
-	n.settings.Store(&settled{c, made})
+	n.settings.Store(&settled{c, id, made})
 	return nil
 }
 
@@ -145,7 +150,7 @@ func (n *node) hub(name engine.HubName) *engine.HubOptions {
 	now := n.settings.Load()
 	h := now.config.Hub(string(name))
 	return &engine.HubOptions{
-		Handlers:  n.upstreams.rules(now.config, now.clients, h),
+		Handlers:  n.upstreams.rules(now.config, now.identity, now.clients, h),
 		KeepAlive: time.Duration(h.KeepAlive) * time.Second,
 	}
 }
@@ -157,7 +162,7 @@ func (n *node) hang(c *config.Config) {
 	behind := proxies(c.TrustedProxies)
 
 	inward := rest.NewHandler(n.engine, authn.Servers(accesskey.NewServers(n.ring, n.hosts)), &rest.Options{
-		Fallback:       health(n.ready),
+		Fallback:       n.discovery(health(n.ready)),
 		Tokens:         n.issuer,
 		PublicEndpoint: c.PublicEndpoint,
 		Origin:         forwardedOrigin,

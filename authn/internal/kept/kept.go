@@ -90,8 +90,8 @@ type entry[V any] struct {
 	doubted  bool          // what the fetch under way brings is to be fetched again
 	err      error         // of the last fetch; nil if it succeeded
 	failures int           // in a row
-	began    time.Time     // the last fetch
 	next     time.Time     // no fetch before
+	believed time.Time     // no doubt before
 	used     time.Time
 }
 
@@ -194,7 +194,7 @@ func (c *Cache[V]) start(key string, e *entry[V], now time.Time) {
 	if c.closed || e.done != nil || now.Before(e.next) {
 		return
 	}
-	e.done, e.began, e.doubted = make(chan struct{}), now, false
+	e.done, e.doubted = make(chan struct{}), false
 	c.fetches++
 	c.fetching.Add(1)
 	go c.run(key, e) // ends with the fetch
@@ -232,14 +232,20 @@ func (c *Cache[V]) run(key string, e *entry[V]) {
 	}
 }
 
-// Doubt says that a value did not do: a new one is fetched beside its use, unless
-// that was done within the time given. Of a key that is not kept it knows nothing.
+// Doubt says that a value did not do: a new one is fetched beside its use, at most
+// once within the time given. Of a key that is not kept it knows nothing.
 func (c *Cache[V]) Doubt(key string, within time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e, now := c.entries[key], time.Now(); e != nil && now.Sub(e.began) >= within {
-		c.start(key, e, now)
+	e, now := c.entries[key], time.Now()
+	if e == nil || e.done != nil || now.Before(e.believed) {
+		return
 	}
+	e.believed = now.Add(within)
+	if e.err == nil {
+		e.next = now
+	}
+	c.start(key, e, now)
 }
 
 // DoubtAll makes every value stale: its next user waits for a new one.
