@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -268,9 +269,9 @@ func TestDerivedKey(t *testing.T) {
 // Only what can sign tokens safely is a key, and it shows its public half alone.
 func TestKeys(t *testing.T) {
 	small, _ := rsa.GenerateKey(rand.Reader, 1024)
-	big384, _ := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	another, _ := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	_, edwards, _ := ed25519.GenerateKey(rand.Reader)
-	for name, private := range map[string]any{"a small RSA key": small, "another curve": big384, "Ed25519": edwards, "a symmetric key": []byte("secret"), "nothing": nil} {
+	for name, private := range map[string]any{"a small RSA key": small, "another curve": another, "Ed25519": edwards, "a symmetric key": []byte("secret"), "nothing": nil} {
 		if _, err := issuer.NewKey(private); err == nil {
 			t.Errorf("%s was accepted", name)
 		}
@@ -296,10 +297,11 @@ func TestKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	raw, _ := private.Bytes()
+	number := new(big.Int).SetBytes(raw)
 	var log strings.Builder
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "key", given)
 	for _, text := range []string{fmt.Sprintf("%v %+v %#v %s", given, given, given, given), log.String()} {
-		if !strings.Contains(text, given.ID()) || strings.Contains(text, fmt.Sprint(private.D)) || strings.Contains(text, fmt.Sprint(raw)) {
+		if !strings.Contains(text, given.ID()) || strings.Contains(text, number.String()) || strings.Contains(text, fmt.Sprint(raw)) {
 			t.Errorf("printed: %s", text)
 		}
 	}

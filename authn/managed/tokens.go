@@ -92,7 +92,7 @@ func (t *Tokens) Token(ctx context.Context, resource string) (string, error) {
 // CheckResource returns nil if a token may be asked for a resource, and else an
 // *[engine.Error].
 func CheckResource(resource string) error {
-	wrong := ""
+	var wrong string
 	switch {
 	case resource == "":
 		wrong = "is empty"

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -154,6 +155,7 @@ func TestIdentityAndSecrets(t *testing.T) {
 	}
 	path := file(t, "fanfare.yaml", `
 listen: 127.0.0.1:0
+metrics: { listen: 127.0.0.1:0 }
 identity: { type: SystemAssigned, defaultResource: "api://unknown" }
 keyVault: { allowedHosts: ["`+v.host+`"] }
 hubs:
@@ -239,6 +241,19 @@ hubs:
 	default:
 	}
 
+	page := regexp.MustCompile(`Metrics +(\S+)`).FindStringSubmatch(n.out.String())[1]
+	_, counters := get(t, page)
+	for _, want := range []string{
+		// For the handler, the vault, and one that is unknown; two secrets, twice
+		// more by a doubt and SIGHUP, and one that is unknown.
+		"fanfare_identity_token_fetches_total 3", "fanfare_identity_token_failures_total 1",
+		"fanfare_keyvault_fetches_total 6", "fanfare_keyvault_failures_total 1",
+	} {
+		if !strings.Contains(counters, "\n"+want+"\n") {
+			t.Errorf("%q is not among\n%s", want, counters)
+		}
+	}
+
 	n.cmd.Process.Signal(syscall.SIGTERM)
 	if exit := n.wait(t); exit != exitOK {
 		t.Errorf("exit code %d: %s", exit, n.err)
@@ -303,7 +318,7 @@ func TestLocalIdentity(t *testing.T) {
 	path := file(t, "fanfare.yaml", settings(one, two))
 	n := startNode(t, nil, "--config", path)
 	at := "http://" + n.address
-	if !strings.Contains(n.out.String(), "Token issuer        "+at) {
+	if !strings.Contains(n.out.String(), "Token issuer        "+at+"\n") {
 		t.Errorf("the banner is %s", n.out)
 	}
 	c, err := dial(t, n.environ(one), "--hub", "chat", "--user", "ann")

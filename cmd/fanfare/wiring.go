@@ -81,6 +81,7 @@ func newNode(c *config.Config, endpoint func(*config.Config) string, log *slog.L
 		return nil, fmt.Errorf("start the engine: %w", err)
 	}
 	m.watch(n.engine)
+	m.identity(func() *identity { return n.settings.Load().identity })
 	n.hang(c)
 	return n, nil
 }
