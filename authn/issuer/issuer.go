@@ -44,7 +44,7 @@ import (
 
 // Bounds of an [Issuer].
 const (
-	maxKeys      = 16 // published at a time
+	maxKeys      = 16 // published at a time, and one more while it signs
 	maxResources = 256
 	maxResource  = 1024
 
@@ -185,8 +185,8 @@ func (i *Issuer) settle(now time.Time) {
 		}
 		return b.until.Compare(a.until)
 	})
-	for n := len(i.keys) - 1; n >= maxKeys+1; n-- {
-		if i.keys[n] != i.signer {
+	for n := len(i.keys) - 1; n >= maxKeys; n-- {
+		if p := i.keys[n]; p.wanted < 0 && p != i.signer {
 			i.keys = slices.Delete(i.keys, n, n+1)
 		}
 	}
@@ -258,7 +258,7 @@ func (i *Issuer) Handler(fallback http.Handler) http.Handler {
 		case pathConfiguration:
 			page = i.configuration()
 		case pathKeys:
-			page = i.published()
+			page = i.jwks()
 		default:
 			fallback.ServeHTTP(w, r)
 			return
@@ -294,7 +294,7 @@ func (i *Issuer) configuration() configuration {
 		Issuer: i.url, Keys: i.url + pathKeys, ResponseTypes: []string{"id_token"}, SubjectTypes: []string{"public"},
 		Claims: []string{"iss", "aud", "sub", "azp", "appid", "iat", "nbf", "exp", "jti", "idtyp", "ver"},
 	}
-	for _, k := range i.published().Keys {
+	for _, k := range i.jwks().Keys {
 		if !slices.Contains(c.Algorithms, k.Algorithm) {
 			c.Algorithms = append(c.Algorithms, k.Algorithm)
 		}
@@ -306,7 +306,8 @@ type keySet struct {
 	Keys []jwk `json:"keys"`
 }
 
-func (i *Issuer) published() keySet {
+// jwks is what readers see of the keys.
+func (i *Issuer) jwks() keySet {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.settle(time.Now())

@@ -126,6 +126,18 @@ func (m moved) Do(r *http.Request) (*http.Response, error) {
 	return http.DefaultClient.Do(r)
 }
 
+// direct carries requests to a handler without a network, so that time can be a
+// test's own.
+type direct struct{ h http.Handler }
+
+func (d direct) Do(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	d.h.ServeHTTP(w, r)
+	resp := w.Result()
+	resp.Request = r
+	return resp, r.Context().Err()
+}
+
 // appService starts the endpoint of App Service, which the environment names.
 func appService(t *testing.T, answers ...answer) *endpoint {
 	t.Helper()

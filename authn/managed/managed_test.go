@@ -333,7 +333,7 @@ func TestRenewal(t *testing.T) {
 		lifetime, refresh time.Duration
 		renewed           time.Duration
 	}{
-		{"5 minutes ahead", time.Hour, 0, 55 * time.Minute},
+		{"5 minutes ahead", time.Hour, 0, 55*time.Minute + 10*time.Second},
 		{"when the issuer suggests", 24 * time.Hour, 12 * time.Hour, 12 * time.Hour},
 		{"half of a short life", 4*time.Minute + 30*time.Second, 0, 2 * time.Minute},
 	} {
@@ -378,6 +378,32 @@ func TestRenewal(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The library keeps a token too, and gives the same one until 5 minutes before its
+// end; the renewal is asked for when it does.
+func TestRenewalThroughTheLibrary(t *testing.T) {
+	e, _ := imds(t)
+	synctest.Test(t, func(t *testing.T) {
+		c, err := system.Credential(&managed.CredentialOptions{Transport: direct{e}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tokens := managed.NewTokens(c, nil)
+		defer tokens.Close()
+		resource := fresh(t)
+		for _, step := range []struct {
+			after    time.Duration
+			requests int
+		}{{0, 1}, {13 * time.Hour, 1}, {10*time.Hour + 55*time.Minute, 1}, {10 * time.Second, 2}, {23 * time.Hour, 2}, {55*time.Minute + 10*time.Second, 3}} {
+			time.Sleep(step.after)
+			want(t, tokens, resource)
+			synctest.Wait()
+			if n := len(e.Asked()); n != step.requests {
+				t.Errorf("after %s more: %d requests; want %d", step.after, n, step.requests)
+			}
+		}
+	})
 }
 
 // What is no resource is refused before anybody is asked.

@@ -34,9 +34,10 @@ const (
 	// an event about as long.
 	patience = 10 * time.Second
 
-	// renewAhead is how long before its end a token is renewed, and wayThere how
-	// much it must have left to be handed out.
-	renewAhead = 5 * time.Minute
+	// renewAhead is how long before its end a token is renewed: a little later than
+	// 5 minutes, up to which the library gives the one that it has. wayThere is how
+	// much a token must have left to be handed out.
+	renewAhead = 5*time.Minute - 10*time.Second
 	wayThere   = 30 * time.Second
 )
 
@@ -73,8 +74,8 @@ func NewTokens(c azcore.TokenCredential, o *Options) *Tokens {
 
 // Token returns a token for a resource, an App ID URI or a GUID, that is valid
 // for half a minute at least. It fills webhook.TokenSource: it answers at once
-// while it has a token, and renews it beside that 5 minutes before its end, or
-// when the issuer suggests. Else it waits, at most 10 seconds. After a failure it
+// while it has a token, and renews it beside that some 5 minutes before its end,
+// or when the issuer suggests. Else it waits, at most 10 seconds. After a failure it
 // returns that failure at once for a while, 1 second first and a minute at most.
 // No error holds a token.
 func (t *Tokens) Token(ctx context.Context, resource string) (string, error) {

@@ -78,7 +78,12 @@ func newIdentity(k identityKey, keys []issuer.Key, log *slog.Logger) (*identity,
 	return id, nil
 }
 
-var _ io.Closer = (*identity)(nil)
+var (
+	_ io.Closer            = (*identity)(nil)
+	_ webhook.TokenSource  = (*managed.Tokens)(nil)
+	_ webhook.TokenSource  = (*issuer.Issuer)(nil)
+	_ webhook.SecretSource = (*keyvault.Secrets)(nil)
+)
 
 // again follows settings that were read again and name the same identity.
 func (id *identity) again(keys []issuer.Key) {
