@@ -69,6 +69,13 @@ func banner(w io.Writer, self string, c *config.Config, addr net.Addr, metrics s
 	}
 	line("Client URL", "ws%s/client/hubs/{hub}?access_token={token}", strings.TrimPrefix(at, "http"))
 	line("Health", "%s/healthz, %s/readyz", at, at)
+	if c.Identity.Type == config.IdentityLocal {
+		lasting := ""
+		if c.AccessKeys.Primary == "" || c.AccessKeys.Primary == config.DevelopmentKey {
+			lasting = " (with a key that ends with this node; accessKeys.primary makes one that lasts)"
+		}
+		line("Token issuer", "%s%s", at, lasting)
+	}
 	if metrics != "" {
 		line("Metrics", "http://%s/metrics", metrics)
 	}

@@ -47,7 +47,7 @@ func newBubble(t *testing.T, handlers ...handler) *bubble {
 		})
 	}
 	c.Hubs = map[string]config.Hub{"chat": hub}
-	n, err := newNode(c, func(*config.Config) string { return "node.example" }, slog.New(slog.DiscardHandler), new(slog.LevelVar), newMetrics(), nil)
+	n, err := newNode(c, func(*config.Config) string { return "http://node.example" }, slog.New(slog.DiscardHandler), new(slog.LevelVar), newMetrics(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/fanfare/fanfare/authn/entra"
+	"github.com/fanfare/fanfare/authn/keyvault"
+	"github.com/fanfare/fanfare/authn/managed"
 	"github.com/fanfare/fanfare/engine"
 	"github.com/fanfare/fanfare/transport/rest"
 	"github.com/fanfare/fanfare/transport/webhook"
@@ -193,6 +195,47 @@ var engineMetrics = []struct {
 	{desc("fanfare_message_bytes_in_total", "Bytes of the messages that clients and servers published."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.BytesIn }},
 	{desc("fanfare_messages_out_total", "Deliveries to connections."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.MessagesOut }},
 	{desc("fanfare_message_bytes_out_total", "Bytes of the deliveries to connections."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.BytesOut }},
+}
+
+// identity makes the page show the counters of what current returns, which starts
+// anew when the settings name another one.
+func (m *metrics) identity(current func() *identity) {
+	m.registry.MustRegister(&identityCollector{current})
+}
+
+// identityCollector shows what the node has asked for to prove itself with.
+type identityCollector struct{ current func() *identity }
+
+var (
+	tokenFetches   = desc("fanfare_identity_token_fetches_total", "Times that a token of the node's identity was asked for, where Azure issues it.")
+	tokenFailures  = desc("fanfare_identity_token_failures_total", "Of these, how many failed.")
+	secretFetches  = desc("fanfare_keyvault_fetches_total", "Times that a secret was read from a key vault.")
+	secretFailures = desc("fanfare_keyvault_failures_total", "Of these, how many failed.")
+)
+
+// Describe implements prometheus.Collector.
+func (c *identityCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{tokenFetches, tokenFailures, secretFetches, secretFailures} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *identityCollector) Collect(ch chan<- prometheus.Metric) {
+	var tokens managed.Stats
+	var secrets keyvault.Stats
+	id := c.current()
+	if id.managed != nil {
+		tokens = id.managed.Stats()
+	}
+	if id.secrets != nil {
+		secrets = id.secrets.Stats()
+	}
+	for d, n := range map[*prometheus.Desc]int64{
+		tokenFetches: tokens.Fetches, tokenFailures: tokens.Failures, secretFetches: secrets.Fetches, secretFailures: secrets.Failures,
+	} {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n))
+	}
 }
 
 func desc(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }

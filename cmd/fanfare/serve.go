@@ -89,12 +89,8 @@ func serve(ctx context.Context, w *world, c *config.Config, warnings config.Prob
 		}
 		return c, warnings, err
 	}
-	origin := func(c *config.Config) string {
-		_, host, _ := strings.Cut(endpoint(c, addr), "://")
-		return host
-	}
 	metrics := newMetrics()
-	n, err := newNode(c, origin, log, level, metrics, tracing)
+	n, err := newNode(c, func(c *config.Config) string { return endpoint(c, addr) }, log, level, metrics, tracing)
 	if err != nil {
 		return err
 	}

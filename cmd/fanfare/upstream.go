@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -11,18 +14,19 @@ import (
 	"github.com/fanfare/fanfare/transport/webhook"
 )
 
-// upstreams are the clients of the event handlers that the settings name. A
-// client stays as long as its settings do, and with it what it knows of its
-// server.
+// upstreams are the clients of the event handlers that the settings name, and the
+// identity that they show. Each stays as long as its settings do, and with it what
+// it knows of its server.
 type upstreams struct {
 	node    *node
 	retired sync.WaitGroup
 	life    context.Context // ends with close
 	end     context.CancelFunc
 
-	mu  sync.Mutex // guards the rest
-	all clients
-	old []*webhook.Client // out of the settings, perhaps still asked
+	mu       sync.Mutex // guards the rest
+	all      clients
+	identity *identity
+	old      []io.Closer // out of the settings, perhaps still asked
 }
 
 // upstreamKey is what a client is made from.
@@ -30,6 +34,8 @@ type upstreamKey struct {
 	template config.Secret
 	origin   string
 	calls    int
+	resource string    // of its tokens; empty for none
+	identity *identity // nil for a client that needs none
 }
 
 // clients are the clients of one version of the settings. They are not changed.
@@ -41,16 +47,33 @@ func newUpstreams(n *node) *upstreams {
 	return u
 }
 
-// use returns the clients that c names, of which it makes those that are not
-// there yet. On an error nothing changes.
-func (u *upstreams) use(c *config.Config) (clients, error) {
+// use returns the identity and the clients that c names, of which it makes those
+// that are not there yet. On an error nothing changes.
+func (u *upstreams) use(c *config.Config) (*identity, clients, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	var fresh []io.Closer
+	fail := func(err error) (*identity, clients, error) {
+		for _, f := range fresh {
+			f.Close()
+		}
+		return nil, nil, err
+	}
+	keys, err := u.node.serviceKeys(c)
+	if err != nil {
+		return fail(err)
+	}
+	id := u.identity
+	if key := identityOf(c, u.node.endpoint(c)); id == nil || id.key != key {
+		if id, err = newIdentity(key, keys, u.node.log); err != nil {
+			return fail(err)
+		}
+		fresh = append(fresh, id)
+	}
 	next := clients{}
-	var fresh []*webhook.Client
 	for name, hub := range c.Hubs {
 		for i, h := range hub.EventHandlers {
-			key := u.key(c, h)
+			key := u.key(c, id, h)
 			if next[key] != nil {
 				continue
 			}
@@ -59,10 +82,7 @@ func (u *upstreams) use(c *config.Config) (clients, error) {
 			}
 			client, err := u.client(key)
 			if err != nil {
-				for _, f := range fresh {
-					f.Close()
-				}
-				return nil, fmt.Errorf("hubs.%s.eventHandlers[%d]: %w", name, i, err)
+				return fail(fmt.Errorf("hubs.%s.eventHandlers[%d]: %w", name, i, err))
 			}
 			next[key] = client
 			fresh = append(fresh, client)
@@ -73,30 +93,55 @@ func (u *upstreams) use(c *config.Config) (clients, error) {
 			u.old = append(u.old, client)
 		}
 	}
-	u.all = next
-	return next, nil
+	if u.identity != nil && u.identity != id {
+		u.old = append(u.old, u.identity)
+	} else if u.identity == id {
+		id.again(keys)
+	}
+	u.all, u.identity = next, id
+	return id, next, nil
 }
 
-func (u *upstreams) key(c *config.Config, h config.EventHandler) upstreamKey {
-	return upstreamKey{template: h.URLTemplate, origin: u.node.origin(c), calls: c.Limits.PendingEvents}
+func (u *upstreams) key(c *config.Config, id *identity, h config.EventHandler) upstreamKey {
+	_, origin, _ := strings.Cut(u.node.endpoint(c), "://")
+	k := upstreamKey{template: h.URLTemplate, origin: origin, calls: c.Limits.PendingEvents, resource: c.Resource(h)}
+	if k.resource != "" || len(h.Secrets()) > 0 {
+		k.identity = id
+	}
+	return k
 }
 
 func (u *upstreams) client(k upstreamKey) (*webhook.Client, error) {
-	return webhook.New(k.template.Reveal(), &webhook.Options{
+	o := &webhook.Options{
 		Origin:   k.origin,
 		Signer:   u.node.ring, // signs nothing while local authentication is off
 		MaxCalls: k.calls,
 		Wrap:     u.node.tracing.upstream,
 		Observe:  u.node.metrics.webhook,
 		Logger:   u.node.log.With("room", "webhook"),
-	})
+	}
+	if k.resource != "" {
+		o.Tokens, o.Resource = k.identity.tokens, k.resource
+	}
+	if secrets := (config.EventHandler{URLTemplate: k.template}).Secrets(); len(secrets) > 0 && k.identity.secrets != nil {
+		o.Secrets = k.identity.secrets
+		o.Observe = func(a webhook.Attempt) {
+			u.node.metrics.webhook(a)
+			if a.Status == http.StatusUnauthorized || a.Status == http.StatusForbidden {
+				for _, uri := range secrets {
+					k.identity.secrets.Doubt(uri)
+				}
+			}
+		}
+	}
+	return webhook.New(k.template.Reveal(), o)
 }
 
 // rules returns the handlers of a hub of c, whose clients are in all.
-func (u *upstreams) rules(c *config.Config, all clients, h config.Hub) []engine.HandlerRule {
+func (u *upstreams) rules(c *config.Config, id *identity, all clients, h config.Hub) []engine.HandlerRule {
 	var rules []engine.HandlerRule
 	for _, e := range h.EventHandlers {
-		rules = append(rules, engine.HandlerRule{SystemEvents: e.SystemEvents, UserEvents: e.UserEventPattern, Handler: all[u.key(c, e)]})
+		rules = append(rules, engine.HandlerRule{SystemEvents: e.SystemEvents, UserEvents: e.UserEventPattern, Handler: all[u.key(c, id, e)]})
 	}
 	return rules
 }
@@ -105,19 +150,19 @@ func (u *upstreams) rules(c *config.Config, all clients, h config.Hub) []engine.
 // had picked it before; none of them takes longer.
 const grace = 100 * time.Second
 
-// retire closes, after a while, the clients that nothing names any more.
+// retire closes, after a while, what nothing names any more.
 func (u *upstreams) retire() {
 	u.mu.Lock()
 	old := u.old
 	u.old = nil
 	u.mu.Unlock()
-	for _, client := range old {
+	for _, o := range old {
 		u.retired.Go(func() { // ends with the grace, or with close
 			select {
 			case <-time.After(grace):
 			case <-u.life.Done():
 			}
-			client.Close()
+			o.Close()
 		})
 	}
 }
@@ -129,10 +174,13 @@ func (u *upstreams) close() {
 	for _, client := range u.all {
 		client.Close()
 	}
-	for _, client := range u.old {
-		client.Close()
+	for _, o := range u.old {
+		o.Close()
 	}
-	u.all, u.old = nil, nil
+	if u.identity != nil {
+		u.identity.Close()
+	}
+	u.all, u.identity, u.old = nil, nil, nil
 	u.mu.Unlock()
 	u.retired.Wait()
 }

@@ -10,12 +10,14 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/fanfare/fanfare/authn"
 	"github.com/fanfare/fanfare/authn/accesskey"
 	"github.com/fanfare/fanfare/authn/entra"
+	"github.com/fanfare/fanfare/authn/issuer"
 	"github.com/fanfare/fanfare/authn/token"
 	"github.com/fanfare/fanfare/cmd/fanfare/internal/config"
 	"github.com/fanfare/fanfare/engine"
@@ -28,21 +30,22 @@ import (
 // and what proves callers.
 type node struct {
 	// Fixed at birth.
-	started *config.Config // what a change of that takes a restart is told by
-	log     *slog.Logger
-	level   *slog.LevelVar
-	metrics *metrics
-	tracing *tracing
-	origin  func(*config.Config) string // what event handlers know this node by
+	started  *config.Config // what a change of that takes a restart is told by
+	log      *slog.Logger
+	level    *slog.LevelVar
+	metrics  *metrics
+	tracing  *tracing
+	endpoint func(*config.Config) string // what this service is called, by event handlers too
 
 	engine    *engine.Engine
 	ring      *accesskey.Ring
-	ownKey    accesskey.Key // stands in the ring where none is set; nobody has it
+	standIn   accesskey.Key // stands in the ring where none is set; nobody has it
 	hosts     *authn.Hosts
 	issuer    *token.Issuer
 	upstreams *upstreams
 	directory *directory
 	pagingKey []byte
+	ownKey    func() (issuer.Key, error) // of service tokens, where no secret of the service's own is there
 
 	requests requests
 	draining atomic.Bool
@@ -52,19 +55,21 @@ type node struct {
 
 // settled is one version of the settings and what was made for it.
 type settled struct {
-	config  *config.Config
-	clients clients
-	servers *entra.Servers // nil while no issuer is set
+	config   *config.Config
+	identity *identity
+	clients  clients
+	servers  *entra.Servers // nil while no issuer is set
 }
 
 // newNode puts the rooms together. The caller ends the node with its engine, its
 // upstreams and its directory.
-func newNode(c *config.Config, origin func(*config.Config) string, log *slog.Logger, level *slog.LevelVar, m *metrics, t *tracing) (*node, error) {
-	n := &node{started: c, log: log, level: level, metrics: m, tracing: t, origin: origin, ring: new(accesskey.Ring), hosts: new(authn.Hosts)}
+func newNode(c *config.Config, endpoint func(*config.Config) string, log *slog.Logger, level *slog.LevelVar, m *metrics, t *tracing) (*node, error) {
+	n := &node{started: c, log: log, level: level, metrics: m, tracing: t, endpoint: endpoint, ring: new(accesskey.Ring), hosts: new(authn.Hosts)}
 	n.pagingKey = make([]byte, 32)
 	rand.Read(n.pagingKey)
 	n.issuer = token.NewIssuer(n.ring.IssuerKeys, n.hosts)
-	n.ownKey = accesskey.Generate()
+	n.standIn = accesskey.Generate()
+	n.ownKey = sync.OnceValues(newServiceKey)
 	n.upstreams = newUpstreams(n)
 	n.directory = newDirectory(n)
 
@@ -84,6 +89,7 @@ func newNode(c *config.Config, origin func(*config.Config) string, log *slog.Log
 	}
 	m.watch(n.engine)
 	m.watchIssuer(n.directory.stats)
+	m.identity(func() *identity { return n.settings.Load().identity })
 	n.hang(c)
 	return n, nil
 }
@@ -124,7 +130,7 @@ func (n *node) use(c *config.Config) error {
 	if _, err := authn.NewHosts(hosts...); err != nil {
 		return err
 	}
-	made, err := n.upstreams.use(c)
+	id, made, err := n.upstreams.use(c)
 	if err != nil {
 		return err
 	}
@@ -136,12 +142,12 @@ func (n *node) use(c *config.Config) error {
 		return err
 	}
 	if keys[0].IsZero() { // generated client tokens stem from some key
-		keys[0] = n.ownKey
+		keys[0] = n.standIn
 	}
 	n.ring.Set(keys[0], keys[1])
 	n.ring.SetLocalAuth(!c.DisableLocalAuth)
 	n.level.Set(c.Log.Level)
-	n.settings.Store(&settled{c, made, servers})
+	n.settings.Store(&settled{c, id, made, servers})
 	return nil
 }
 
@@ -160,7 +166,7 @@ func (n *node) hub(name engine.HubName) *engine.HubOptions {
 	now := n.settings.Load()
 	h := now.config.Hub(string(name))
 	return &engine.HubOptions{
-		Handlers:  n.upstreams.rules(now.config, now.clients, h),
+		Handlers:  n.upstreams.rules(now.config, now.identity, now.clients, h),
 		KeepAlive: time.Duration(h.KeepAlive) * time.Second,
 	}
 }
@@ -177,7 +183,7 @@ func (n *node) hang(c *config.Config) {
 	}
 	servers = append(servers, accesskey.NewServers(n.ring, n.hosts))
 	inward := rest.NewHandler(n.engine, authn.Servers(servers...), &rest.Options{
-		Fallback:       health(n.ready),
+		Fallback:       n.discovery(health(n.ready)),
 		Tokens:         n.issuer,
 		PublicEndpoint: c.PublicEndpoint,
 		Origin:         forwardedOrigin,

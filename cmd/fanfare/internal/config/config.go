@@ -42,6 +42,8 @@ type Config struct {
 	AccessKeys       AccessKeys     `key:"accessKeys"`
 	DisableLocalAuth bool           `key:"disableLocalAuth" doc:"true: access keys, and the tokens signed with them, open nothing"`
 	Entra            Entra          `key:"entra"`
+	Identity         Identity       `key:"identity"`
+	KeyVault         KeyVault       `key:"keyVault"`
 	Hubs             map[string]Hub `key:"hubs" doc:"settings of each hub by its name; \"*\" holds those of hubs that are not named"`
 	Limits           Limits         `key:"limits"`
 	Drain            Drain          `key:"drain"`
@@ -109,6 +111,27 @@ func (e *Entra) Roles() (*entra.Roles, error) {
 	return roles, nil
 }
 
+// Identity is what the node proves itself with to event handlers and vaults. It
+// has one, never two.
+type Identity struct {
+	Type            string `key:"type" doc:"None, SystemAssigned, UserAssigned, WorkloadIdentity, or Local: the node signs its tokens itself and publishes its keys under /.well-known"`
+	ClientID        string `key:"clientId" doc:"UserAssigned: the identity, by this, objectId or resourceId; WorkloadIdentity: instead of AZURE_CLIENT_ID"`
+	ObjectID        string `key:"objectId" doc:"UserAssigned: the identity, by its object id"`
+	ResourceID      string `key:"resourceId" doc:"UserAssigned: the identity, by its resource id"`
+	DefaultResource string `key:"defaultResource" doc:"what the token of an event handler is for whose auth names no resource"`
+}
+
+// The types of an [Identity] that are not Azure's.
+const (
+	IdentityNone  = "None"
+	IdentityLocal = "Local"
+)
+
+// KeyVault is about the secrets that URL templates refer to.
+type KeyVault struct {
+	AllowedHosts []string `key:"allowedHosts" doc:"vaults outside Azure's own domains that may be asked, each a host name, with a port if it is not 443"`
+}
+
 // Hub is the settings of one hub.
 type Hub struct {
 	AnonymousConnectPolicy string         `key:"anonymousConnectPolicy" doc:"deny or allow: whether clients may come in without a token"`
@@ -118,7 +141,7 @@ type Hub struct {
 
 // EventHandler is one upstream of a hub.
 type EventHandler struct {
-	URLTemplate      Secret   `key:"urlTemplate" doc:"where events are posted; {hub} and {event} may stand in path and query"`
+	URLTemplate      Secret   `key:"urlTemplate" doc:"where events are posted; {hub} and {event} may stand in path and query, {@Microsoft.KeyVault(SecretUri=https://...)} anywhere"`
 	UserEventPattern string   `key:"userEventPattern" doc:"which user events it gets: *, one name, or a list a,b,c; wildcards allowed"`
 	SystemEvents     []string `key:"systemEvents" doc:"which of connect, connected and disconnected it gets"`
 	Auth             Auth     `key:"auth"`
@@ -126,7 +149,16 @@ type EventHandler struct {
 
 // Auth is how the node proves itself to an upstream.
 type Auth struct {
-	Type string `key:"type" doc:"None: the signature header, and what the template's query says, are all there is"`
+	Type            string          `key:"type" doc:"None: the signature header, and what the template's query says, are all there is; ManagedIdentity: a token of the node's identity"`
+	ManagedIdentity ManagedIdentity `key:"managedIdentity"`
+}
+
+// AuthManagedIdentity is the type of an [Auth] by a token of the node's identity.
+const AuthManagedIdentity = "ManagedIdentity"
+
+// ManagedIdentity is about the token that a handler gets.
+type ManagedIdentity struct {
+	Resource string `key:"resource" doc:"what the token is for, an App ID URI or a GUID; default: identity.defaultResource"`
 }
 
 // Limits bound what strangers can make the node hold.
@@ -171,9 +203,10 @@ func Default() *Config {
 			GroupsPerConnection:        10_000,
 			PendingEvents:              1024,
 		},
-		Entra: Entra{Authority: entra.Authority, KeepKeys: 24 * time.Hour},
-		Drain: Drain{Timeout: 30 * time.Second},
-		Log:   Log{Level: slog.LevelInfo, Format: "text"},
+		Entra:    Entra{Authority: entra.Authority, KeepKeys: 24 * time.Hour},
+		Identity: Identity{Type: IdentityNone},
+		Drain:    Drain{Timeout: 30 * time.Second},
+		Log:      Log{Level: slog.LevelInfo, Format: "text"},
 	}
 }
 
@@ -192,6 +225,17 @@ func (c *Config) Hub(name string) Hub {
 		return h
 	}
 	return defaultHub()
+}
+
+// Resource returns what the token for an event handler is for; empty if it gets none.
+func (c *Config) Resource(h EventHandler) string {
+	switch {
+	case h.Auth.Type != AuthManagedIdentity:
+		return ""
+	case h.Auth.ManagedIdentity.Resource != "":
+		return h.Auth.ManagedIdentity.Resource
+	}
+	return c.Identity.DefaultResource
 }
 
 // Keys returns the access keys that the node has, the primary one first: those that

@@ -75,7 +75,7 @@ func TestOneMistake(t *testing.T) {
 		{"empty file", "", ""},
 		{"only a comment", "# nothing\n", ""},
 		{"null leaves the default", "listen:\nhubs:\n  chat:\n", ""},
-		{"not a map", "- listen\n", "fanfare.yaml:1:1: found a list; expected a map with the keys listen, publicEndpoint, audienceHosts, trustedProxies, compression, tls, accessKeys, disableLocalAuth, entra, hubs, limits, drain, metrics, log"},
+		{"not a map", "- listen\n", "fanfare.yaml:1:1: found a list; expected a map with the keys listen, publicEndpoint, audienceHosts, trustedProxies, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, hubs, limits, drain, metrics, log"},
 		{"broken YAML", "listen: [a\n", "fanfare.yaml:1:9: not valid YAML: sequence end token ']' not found"},
 		{"broken YAML beside a secret", "accessKeys:\n  primary: \"" + key + "\n", "fanfare.yaml:2:12: not valid YAML: could not find end character of double-quoted text"},
 		{"two documents", "listen: 127.0.0.1:1\n---\nlisten: 127.0.0.1:2\n", "fanfare.yaml: holds more than one YAML document; expected one"},
@@ -86,7 +86,7 @@ func TestOneMistake(t *testing.T) {
 		{"key elsewhere", "certFile: a.pem\n", "fanfare.yaml:1:1: certFile: unknown key here; it belongs in tls"},
 		{"swapped letters", "lisetn: a\n", "fanfare.yaml:1:1: lisetn: unknown key; the nearest known one is listen"},
 		{"other case", "Listen: a\n", "fanfare.yaml:1:1: Listen: unknown key; the nearest known one is listen"},
-		{"nothing like it", "zzz: a\n", "fanfare.yaml:1:1: zzz: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, compression, tls, accessKeys, disableLocalAuth, entra, hubs, limits, drain, metrics, log"},
+		{"nothing like it", "zzz: a\n", "fanfare.yaml:1:1: zzz: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, hubs, limits, drain, metrics, log"},
 		{"no port", "listen: localhost\n", `fanfare.yaml:1:9: listen: found "localhost"; expected HOST:PORT, such as 127.0.0.1:8080 or :8080`},
 		{"named port", "listen: localhost:http\n", `fanfare.yaml:1:9: listen: found the port "http"; expected a number from 0 to 65535`},
 		{"strangers without a key", "listen: 0.0.0.0:8080\n", "defaults: accessKeys.primary: none is set; expected a key of your own, since 0.0.0.0:8080 is not a loopback address"},
@@ -117,7 +117,7 @@ func TestOneMistake(t *testing.T) {
 		{"an action that nobody knows", "entra: { roleDefinitions: [ { name: Sender, dataActions: [hub/shout] } ] }\n", `fanfare.yaml:1:31: entra.roleDefinitions[0]: "hub/shout" is no data action; expected one such as hub/send/action, or a pattern such as group/*`},
 		{"metrics on the same port", "metrics: { listen: 127.0.0.1:8080 }\n", "fanfare.yaml:1:20: metrics.listen: found the address of listen; expected another one"},
 		{"total below one", "limits: { totalOutboundBytes: 5 }\n", "fanfare.yaml:1:31: limits.totalOutboundBytes: found 5, less than limits.outboundBytes (16777216); expected at least that, or 0"},
-		{"merge key", "x: &x { enabled: true }\ncompression: { <<: *x }\n", "fanfare.yaml:1:1: x: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, compression, tls, accessKeys, disableLocalAuth, entra, hubs, limits, drain, metrics, log"},
+		{"merge key", "x: &x { enabled: true }\ncompression: { <<: *x }\n", "fanfare.yaml:1:1: x: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, hubs, limits, drain, metrics, log"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := strings.Join(lines(t, test.text), "\n"); got != test.want {
@@ -267,6 +267,8 @@ var samples = map[string]string{
 	"log.level":                     "debug",
 	"log.format":                    "json",
 	"hubs.*.anonymousConnectPolicy": "allow",
+	"identity.type":                 "SystemAssigned",
+	"keyVault.allowedHosts":         "vault.example.com",
 }
 
 // Every key of the file has a variable, and setting it changes just that.
@@ -312,15 +314,18 @@ func TestEveryKeyByEnvironment(t *testing.T) {
 		}
 		t.Run(k.Env, func(t *testing.T) {
 			environ := []string{k.Env + "=" + value}
-			if path == "accessKeys.secondary" {
+			switch path {
+			case "accessKeys.secondary":
 				environ = append(environ, "FANFARE_ACCESS_KEYS_PRIMARY="+samples["accessKeys.primary"])
+			case "identity.defaultResource":
+				environ = append(environ, "FANFARE_IDENTITY_TYPE=Local")
 			}
 			plain, _, err := config.Load(config.Sources{Environ: environ[1:]})
 			if err != nil {
 				t.Fatal(err)
 			}
 			c, warnings, err := config.Load(config.Sources{Environ: environ})
-			if strings.HasPrefix(path, "tls.") {
+			if strings.HasPrefix(path, "tls.") || strings.HasPrefix(path, "identity.") && strings.HasSuffix(path, "Id") { // alone, they must be complained about
 				if err == nil || !strings.Contains(err.Error(), "environment "+k.Env+": "+path) {
 					t.Fatalf("got %v; want a complaint about %s", err, path)
 				}

@@ -33,8 +33,9 @@ func (d *decoder) judge(c *Config) {
 	d.certificate(c)
 	d.keys(c, listen)
 	d.entra(&c.Entra)
+	d.identity(c)
 	for name, h := range c.Hubs {
-		d.hub(&h, join("hubs", name))
+		d.hub(&h, join("hubs", name), c)
 		c.Hubs[name] = h
 	}
 	d.limits(&c.Limits)
@@ -296,18 +297,19 @@ func said(err error) string {
 
 var systemEvents = []string{"connect", "connected", "disconnected"}
 
-func (d *decoder) hub(h *Hub, path string) {
+func (d *decoder) hub(h *Hub, path string, c *Config) {
 	h.AnonymousConnectPolicy = d.oneOf(h.AnonymousConnectPolicy, join(path, "anonymousConnectPolicy"), "deny", "allow")
 	if h.KeepAlive < 1 || h.KeepAlive > 120 {
 		d.bad(join(path, "webSocketKeepAliveIntervalInSeconds"), "found %d; expected 1 to 120", h.KeepAlive)
 	}
 	for i := range h.EventHandlers {
-		d.handler(&h.EventHandlers[i], fmt.Sprintf("%s[%d]", join(path, "eventHandlers"), i))
+		d.handler(&h.EventHandlers[i], fmt.Sprintf("%s[%d]", join(path, "eventHandlers"), i), c)
 	}
 }
 
-func (d *decoder) handler(h *EventHandler, path string) {
-	d.template(h.URLTemplate.Reveal(), join(path, "urlTemplate"))
+func (d *decoder) handler(h *EventHandler, path string, c *Config) {
+	d.auth(&h.Auth, join(path, "auth"), c)
+	d.template(h, join(path, "urlTemplate"), c)
 	d.pattern(h.UserEventPattern, join(path, "userEventPattern"))
 	for i, e := range h.SystemEvents {
 		lower := strings.ToLower(e)
@@ -322,37 +324,31 @@ func (d *decoder) handler(h *EventHandler, path string) {
 	if h.UserEventPattern == "" && len(h.SystemEvents) == 0 && !misspelt {
 		d.bad(path, "matches no event; expected userEventPattern, systemEvents or both")
 	}
-	switch where := join(path, "auth.type"); {
-	case h.Auth.Type == "" || strings.EqualFold(h.Auth.Type, "None"):
-		h.Auth.Type = "None"
-	case strings.EqualFold(h.Auth.Type, "ManagedIdentity"):
-		d.bad(where, "the node's own (managed) identity is not in this build of Fanfare; use None")
-	default:
-		d.bad(where, "found %s; expected None", quote(h.Auth.Type))
-	}
 }
 
 // template checks a URL template. Nothing of it is quoted: its query may hold
 // the code that opens the handler.
-func (d *decoder) template(s, path string) {
+func (d *decoder) template(h *EventHandler, path string, c *Config) {
+	s := h.URLTemplate.Reveal()
 	if s == "" {
 		d.bad(path, "missing; expected a URL such as https://app.example.com/{hub}/{event}")
-		return
-	}
-	if strings.Contains(strings.ToLower(s), "{@microsoft.keyvault(") {
-		d.bad(path, "Key Vault is not in this build of Fanfare; write the secret itself, or set the template by environment")
 		return
 	}
 	if strings.HasPrefix(strings.ToLower(s), "tunnel:") {
 		d.bad(path, "tunnels are not in this build of Fanfare; expected http:// or https://")
 		return
 	}
-	client, err := webhook.New(s, nil)
+	o := &webhook.Options{Secrets: unasked{}}
+	if h.Auth.Type == AuthManagedIdentity {
+		o.Tokens = unasked{}
+	}
+	client, err := webhook.New(s, o)
 	if err != nil {
 		d.bad(path, "%s", said(err))
 		return
 	}
 	client.Close()
+	d.secrets(h.Secrets(), path, c)
 }
 
 // pattern checks the wildcards of a list of user events.

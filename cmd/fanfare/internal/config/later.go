@@ -6,15 +6,12 @@ var later = map[string]string{
 	"console":                   "the console is",
 	"quic":                      "QUIC and WebTransport are",
 	"grpc":                      "gRPC is",
-	"identity":                  "the node's own (managed) identity is",
-	"keyVault":                  "Key Vault is",
 	"users":                     "users and their access tokens are",
 	"store":                     "the store is",
 	"cluster":                   "clustering is",
 	"tls.clientCertEnabled":     "asking for client certificates is",
 	"hubs.*.clientCertificates": "authentication by client certificate is",
 	"hubs.*.eventListeners":     "sending events to Event Hubs is",
-	"hubs.*.eventHandlers[].auth.managedIdentity": "the node's own (managed) identity is",
 }
 
 // keyPath is where a setting stands: text names it to people, and pattern, with
