@@ -15,6 +15,7 @@ import (
 
 	"github.com/fanfare/fanfare/authn"
 	"github.com/fanfare/fanfare/authn/accesskey"
+	"github.com/fanfare/fanfare/authn/clientcert"
 	"github.com/fanfare/fanfare/authn/token"
 	"github.com/fanfare/fanfare/cmd/fanfare/internal/config"
 	"github.com/fanfare/fanfare/engine"
@@ -51,6 +52,7 @@ type node struct {
 type settled struct {
 	config  *config.Config
 	clients clients
+	trusts  trusts
 }
 
 // newNode puts the rooms together. The caller ends the node with its engine and
@@ -116,6 +118,10 @@ func (n *node) use(c *config.Config) error {
 	if _, err := authn.NewHosts(hosts...); err != nil {
 		return err
 	}
+	trusted, err := newTrusts(c, n.log)
+	if err != nil {
+		return err
+	}
 	made, err := n.upstreams.use(c)
 	if err != nil {
 		return err
@@ -126,7 +132,7 @@ func (n *node) use(c *config.Config) error {
 	n.ring.Set(keys[0], keys[1])
 	n.ring.SetLocalAuth(!c.DisableLocalAuth)
 	n.level.Set(c.Log.Level)
-	n.settings.Store(&settled{c, made})
+	n.settings.Store(&settled{c, made, trusted})
 	return nil
 }
 
@@ -169,7 +175,8 @@ func (n *node) hang(c *config.Config) {
 	proven := authn.Clients(
 		n.issuer, // knows its own tokens by their key id
 		accesskey.NewClients(n.ring, n.hosts),
-		authn.Anonymous{Allow: n.allowsAnonymous},
+		clientcert.NewClients(n.certificates), // of who shows no token
+		authn.Anonymous{Allow: n.allowsAnonymous, Besides: n.besidesTokens},
 	)
 	outer := websocket.NewHandler(n.engine, proven, &websocket.Options{
 		Fallback:                   behind.resolve(bounded(inward)),
@@ -180,6 +187,7 @@ func (n *node) hang(c *config.Config) {
 		Compression:                c.Compression.Enabled,
 		Protocols:                  []websocket.Protocol{mqtt.Protocol(&mqtt.Options{Logger: n.log.With("room", "mqtt")})},
 		TrustedProxies:             c.TrustedProxies,
+		CertificateHeader:          websocket.CertificateHeader(c.ClientCertHeader),
 	})
 
 	doors := n.tracing.door(outer)

@@ -78,6 +78,8 @@ type knock struct {
 	w   http.ResponseWriter
 	r   *http.Request
 	hub engine.HubName
+	// certs is the client's certificate chain, leaf first; see takeCertificates.
+	certs []*x509.Certificate
 }
 
 // serve lets the client in, or says why not. After the answer 101 it returns nil
@@ -194,6 +196,9 @@ func (k *knock) authenticate(t target, query url.Values) (engine.Identity, error
 	if h.knocking.Add(1) > int64(h.o.UnauthenticatedConnections) {
 		return engine.Identity{}, k.crowded()
 	}
+	if err := k.takeCertificates(); err != nil {
+		return engine.Identity{}, err
+	}
 	ctx, cancel := context.WithTimeout(k.r.Context(), h.o.HandshakeTimeout)
 	defer cancel()
 	identity, err := h.auth.Authenticate(ctx, k.credentials(t, query))
@@ -217,7 +222,7 @@ func (k *knock) credentials(t target, query url.Values) engine.Credentials {
 		Hub:              k.hub,
 		Audience:         strings.TrimSuffix(audience, "/") + t.path,
 		Token:            token(query, k.r.Header),
-		PeerCertificates: k.certificates(),
+		PeerCertificates: k.certs,
 		RemoteAddr:       remote,
 		Header:           k.r.Header,
 	}
@@ -298,13 +303,6 @@ func token(query url.Values, header http.Header) string {
 	return strings.TrimSpace(value)
 }
 
-func (k *knock) certificates() []*x509.Certificate {
-	if k.r.TLS == nil {
-		return nil
-	}
-	return k.r.TLS.PeerCertificates
-}
-
 // rawMode is how a raw client's messages are meant.
 type rawMode struct {
 	mode   subprotocol.RawMode
@@ -347,7 +345,7 @@ func (k *knock) request(identity engine.Identity, query url.Values, offered []st
 		Subprotocols:     offered,
 		Query:            query,
 		Header:           header,
-		PeerCertificates: k.certificates(),
+		PeerCertificates: k.certs,
 	}
 }
 

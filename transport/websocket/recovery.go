@@ -52,6 +52,9 @@ func (k *knock) findRecovery(id engine.ConnID, token string) (*engine.Recovery, 
 	if h.knocking.Add(1) > int64(h.o.UnauthenticatedConnections) {
 		return nil, k.crowded()
 	}
+	if err := k.takeCertificates(); err != nil {
+		return nil, err
+	}
 	none := func(saw string) error {
 		return &engine.Error{
 			Code: engine.CodeNotFound, Rule: "recovery.connection", Target: "connectionId",
@@ -64,7 +67,7 @@ func (k *knock) findRecovery(id engine.ConnID, token string) (*engine.Recovery, 
 	}
 	ctx, cancel := context.WithTimeout(k.r.Context(), h.o.HandshakeTimeout)
 	defer cancel()
-	r, err := hub.Recover(ctx, &engine.RecoverRequest{ConnID: id, Token: token, PeerCertificates: k.certificates()})
+	r, err := hub.Recover(ctx, &engine.RecoverRequest{ConnID: id, Token: token, PeerCertificates: k.certs})
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,7 @@ func (d *decoder) judge(c *Config) {
 		d.host(h, fmt.Sprintf("audienceHosts[%d]", i))
 	}
 	d.certificate(c)
+	d.clientCerts(c)
 	d.keys(c, listen)
 	for name, h := range c.Hubs {
 		d.hub(&h, join("hubs", name))
