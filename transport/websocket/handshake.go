@@ -117,13 +117,16 @@ func (k *knock) serve(t target) error {
 	return k.upgrade(admission, chosen, raw)
 }
 
-// open makes the checks that come before all others, sets the hub, and returns the
-// subprotocols the client offers.
+// open makes the checks that come before all others, sets the hub and the client's
+// certificates, and returns the subprotocols the client offers.
 func (k *knock) open(t target) (offered []string, err error) {
 	if err := k.checkUpgrade(); err != nil {
 		return nil, err
 	}
 	if k.hub, err = engine.ParseHubName(t.hub); err != nil {
+		return nil, err
+	}
+	if err := k.takeCertificates(); err != nil {
 		return nil, err
 	}
 	return k.offered()
@@ -195,9 +198,6 @@ func (k *knock) authenticate(t target, query url.Values) (engine.Identity, error
 	defer h.knocking.Add(-1)
 	if h.knocking.Add(1) > int64(h.o.UnauthenticatedConnections) {
 		return engine.Identity{}, k.crowded()
-	}
-	if err := k.takeCertificates(); err != nil {
-		return engine.Identity{}, err
 	}
 	ctx, cancel := context.WithTimeout(k.r.Context(), h.o.HandshakeTimeout)
 	defer cancel()

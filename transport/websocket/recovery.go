@@ -52,9 +52,6 @@ func (k *knock) findRecovery(id engine.ConnID, token string) (*engine.Recovery, 
 	if h.knocking.Add(1) > int64(h.o.UnauthenticatedConnections) {
 		return nil, k.crowded()
 	}
-	if err := k.takeCertificates(); err != nil {
-		return nil, err
-	}
 	none := func(saw string) error {
 		return &engine.Error{
 			Code: engine.CodeNotFound, Rule: "recovery.connection", Target: "connectionId",
