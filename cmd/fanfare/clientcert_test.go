@@ -31,6 +31,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gobwas/ws"
+
 	"github.com/fanfare/fanfare/authn/accesskey"
 	"github.com/fanfare/fanfare/transport/client"
 )
@@ -328,6 +330,18 @@ func TestClientCertificates(t *testing.T) {
 	}
 	if said := n.err.wait(t, "clientcert.expired"); !strings.Contains(said, expired.pin()) {
 		t.Errorf("the log does not say which certificate:\n%s", said)
+	}
+
+	// Clients of other protocols over the same door are judged alike.
+	for who, status := range map[*person]int{valid: 101, expired: 401} {
+		d := ws.Dialer{Timeout: patience, TLSConfig: who.shows(), Protocols: []string{"mqtt"}}
+		c, _, _, err := d.Dial(t.Context(), "wss://"+n.address+"/clients/mqtt/hubs/plant")
+		if err == nil {
+			c.Close()
+		}
+		if refused := ws.StatusError(0); err == nil != (status == 101) || errors.As(err, &refused) && int(refused) != status {
+			t.Errorf("over MQTT: %v; want %d", err, status)
+		}
 	}
 
 	// A token decides before a certificate does.
