@@ -46,6 +46,9 @@ func TestOverTLS(t *testing.T) {
 	between := func(from, to time.Duration) func(*x509.Certificate) {
 		return func(c *x509.Certificate) { c.NotBefore, c.NotAfter = time.Now().Add(from), time.Now().Add(to) }
 	}
+	webOnly := root.issue(t, "web", func(c *x509.Certificate) {
+		c.IsCA, c.BasicConstraintsValid, c.KeyUsage, c.ExtKeyUsage = true, true, x509.KeyUsageCertSign, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	})
 	revoked := root.issue(t, "revoked", nil)
 	expiredSelf := nobody.issue(t, "expired self", between(-2*time.Hour, -time.Hour))
 	serverSelf := nobody.issue(t, "server self", usage(x509.ExtKeyUsageServerAuth))
@@ -79,6 +82,7 @@ func TestOverTLS(t *testing.T) {
 		{name: "by one that is no authority", policy: policy, client: leaf.issue(t, "boss", nil), rule: "clientcert.authority", says: "boss"},
 		{name: "self-signed", policy: policy, client: nobody.issue(t, "drill-1", nil), rule: "clientcert.authority", says: "2 authorities"},
 		{name: "for servers", policy: policy, client: root.issue(t, "www", usage(x509.ExtKeyUsageServerAuth)), rule: "clientcert.usage", says: "clientAuth"},
+		{name: "by an authority for servers", policy: rootAlone, client: webOnly.issue(t, "x", nil), rule: "clientcert.authority", says: "incompatible key usage"},
 		{name: "for both", policy: policy, client: root.issue(t, "both", usage(x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)), user: "both"},
 		{name: "for anything", policy: policy, client: root.issue(t, "any", usage()), user: "any"},
 		{name: "revoked", policy: policy, client: revoked, rule: "clientcert.revoked", says: "revoked at"},
@@ -217,6 +221,13 @@ func TestRevocation(t *testing.T) {
 	_, err := ask(rootOnly, deep.Certificate)
 	if e := refusalOf(t, err); e.Rule != "clientcert.crl.missing" || e.Code != engine.CodeUnavailable || !strings.Contains(e.Detail, "middle") {
 		t.Errorf("without the list of its issuer: %+v", e)
+	}
+
+	// A chain goes as far up as the authorities do.
+	middleOnly := mustPolicy(t, clientcert.Trust{Authorities: all, Revoked: middle.revokes(t, year, nil)}, nil)
+	_, err = ask(middleOnly, deep.Certificate)
+	if e := refusalOf(t, err); e.Rule != "clientcert.crl.missing" || !strings.Contains(e.Detail, "root") {
+		t.Errorf("without the list of its issuer's issuer: %+v", e)
 	}
 
 	// Who is below a revoked authority is revoked, whoever ends the chain.

@@ -57,6 +57,9 @@
 // token's. A recovery asks for the same certificate again and does not judge it
 // anew.
 //
+// Every authority of a hub may give out every name there. Name constraints, which
+// keep one to its own, bind alternative names but not common names.
+//
 // A thumbprint by SHA-1, which is what Azure calls the thumbprint, is safe for
 // certificates that were made by those one trusts. Whoever can make two
 // certificates with the same SHA-1 and have one of them pinned comes in with the
