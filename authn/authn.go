@@ -110,6 +110,10 @@ type Anonymous struct {
 	// Allow reports whether a hub admits anonymous clients. It is asked each
 	// time, concurrently. Nil means that none does.
 	Allow func(engine.HubName) bool
+	// Besides says what else than a token opens a hub, such as "a client
+	// certificate", for the refusal of those who show nothing. Nil and an empty
+	// answer mean that nothing does.
+	Besides func(engine.HubName) string
 }
 
 // Authenticate implements [Authenticator].
@@ -121,10 +125,16 @@ func (a Anonymous) Authenticate(_ context.Context, c engine.Credentials) (engine
 		})
 	}
 	if a.Allow == nil || !a.Allow(c.Hub) {
+		or := ""
+		if a.Besides != nil {
+			if what := a.Besides(c.Hub); what != "" {
+				or = ", or show " + what
+			}
+		}
 		return engine.Identity{}, &engine.Error{
 			Code: engine.CodeUnauthenticated, Rule: "token.missing",
 			Message: "No access token was sent, and hub " + string(c.Hub) + " admits no anonymous clients. " +
-				"Send a token in the access_token query parameter or in an Authorization: Bearer header.",
+				"Send a token in the access_token query parameter or in an Authorization: Bearer header" + or + ".",
 			Detail: "The hub's anonymousConnectPolicy is deny; allow would have admitted this client.",
 		}
 	}

@@ -173,3 +173,20 @@ func TestHosts(t *testing.T) {
 		}
 	}
 }
+
+// A client that shows nothing is told what else than a token would have passed.
+func TestBesides(t *testing.T) {
+	closed := authn.Anonymous{Besides: func(hub engine.HubName) string {
+		return map[engine.HubName]string{"plant": "a client certificate"}[hub]
+	}}
+	for hub, want := range map[engine.HubName]string{
+		"plant": "or in an Authorization: Bearer header, or show a client certificate.",
+		"chat":  "or in an Authorization: Bearer header.",
+	} {
+		_, err := closed.Authenticate(ctx, engine.Credentials{Hub: hub})
+		var e *engine.Error
+		if !errors.As(err, &e) || e.Rule != "token.missing" || !strings.HasSuffix(e.Message, want) {
+			t.Errorf("%s: %v; want it to end with %q", hub, err, want)
+		}
+	}
+}

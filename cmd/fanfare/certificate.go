@@ -47,6 +47,22 @@ func (c *certificate) use(certFile, keyFile string) error {
 	return nil
 }
 
+// tlsConfig returns the settings of the doors' TLS. Whether clients are asked for
+// a certificate is looked up at each handshake. None is required and none judged
+// here: that is the business of the doors, which know the hub.
+func (n *node) tlsConfig(cert *certificate) *tls.Config {
+	plain := &tls.Config{GetCertificate: cert.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
+	asking := plain.Clone()
+	asking.ClientAuth = tls.RequestClientCert
+	plain.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		if n.settings.Load().config.TLS.ClientCertEnabled {
+			return asking, nil
+		}
+		return nil, nil // plain itself
+	}
+	return plain
+}
+
 // get returns the certificate as its files have it. While they do not hold one,
 // which is how it looks between the writing of the one file and of the other,
 // it is the one they held before.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -123,7 +122,7 @@ func serve(ctx context.Context, w *world, c *config.Config, warnings config.Prob
 	room := newWaitingRoom(listener, c.Limits.UnauthenticatedConnections)
 	doors := n.httpServer(c, room)
 	if cert != nil {
-		doors.TLSConfig = &tls.Config{GetCertificate: cert.get, MinVersion: tls.VersionTLS12}
+		doors.TLSConfig = n.tlsConfig(cert)
 	}
 	var page *http.Server
 	pageAddr := ""

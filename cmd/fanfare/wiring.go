@@ -16,6 +16,7 @@ import (
 
 	"github.com/fanfare/fanfare/authn"
 	"github.com/fanfare/fanfare/authn/accesskey"
+	"github.com/fanfare/fanfare/authn/clientcert"
 	"github.com/fanfare/fanfare/authn/entra"
 	"github.com/fanfare/fanfare/authn/issuer"
 	"github.com/fanfare/fanfare/authn/token"
@@ -59,6 +60,7 @@ type settled struct {
 	identity *identity
 	clients  clients
 	servers  *entra.Servers // nil while no issuer is set
+	trusts   trusts
 }
 
 // newNode puts the rooms together. The caller ends the node with its engine, its
@@ -130,6 +132,10 @@ func (n *node) use(c *config.Config) error {
 	if _, err := authn.NewHosts(hosts...); err != nil {
 		return err
 	}
+	trusted, err := newTrusts(c, n.log)
+	if err != nil {
+		return err
+	}
 	id, made, err := n.upstreams.use(c)
 	if err != nil {
 		return err
@@ -147,7 +153,7 @@ func (n *node) use(c *config.Config) error {
 	n.ring.Set(keys[0], keys[1])
 	n.ring.SetLocalAuth(!c.DisableLocalAuth)
 	n.level.Set(c.Log.Level)
-	n.settings.Store(&settled{c, id, made, servers})
+	n.settings.Store(&settled{c, id, made, servers, trusted})
 	return nil
 }
 
@@ -195,7 +201,8 @@ func (n *node) hang(c *config.Config) {
 	proven := authn.Clients(
 		n.issuer, // knows its own tokens by their key id
 		accesskey.NewClients(n.ring, n.hosts),
-		authn.Anonymous{Allow: n.allowsAnonymous},
+		clientcert.NewClients(n.certificates), // of who shows no token
+		authn.Anonymous{Allow: n.allowsAnonymous, Besides: n.besidesTokens},
 	)
 	outer := websocket.NewHandler(n.engine, proven, &websocket.Options{
 		Fallback:                   behind.resolve(bounded(inward)),
@@ -206,6 +213,7 @@ func (n *node) hang(c *config.Config) {
 		Compression:                c.Compression.Enabled,
 		Protocols:                  []websocket.Protocol{mqtt.Protocol(&mqtt.Options{Logger: n.log.With("room", "mqtt")})},
 		TrustedProxies:             c.TrustedProxies,
+		CertificateHeader:          websocket.CertificateHeader(c.ClientCertHeader),
 	})
 
 	doors := n.tracing.door(outer)

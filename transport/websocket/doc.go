@@ -30,6 +30,15 @@
 // spoken over the same wires ([Protocol]): the door does the handshake, proves who
 // the client is, and frames.
 //
+// # Certificates
+//
+// A client's certificate is the one that it showed in TLS. Behind a proxy that ends
+// TLS it is the one that Options.CertificateHeader holds, if one of
+// Options.TrustedProxies sent the request; what such a proxy shows in TLS itself is
+// its own. The headers that proxies use for it are removed from every request, so
+// neither an authenticator nor a connect handler can mistake a stranger's claim.
+// Nothing is verified here: that is the authenticator's business, or the handler's.
+//
 // # Promises
 //
 //   - The handler returns once the connection is open. Its life hangs on the

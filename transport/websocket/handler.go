@@ -51,6 +51,11 @@ type Options struct {
 	// TrustedProxies are the addresses whose X-Forwarded-Proto, -Host and -For
 	// headers are believed. Default: none.
 	TrustedProxies []netip.Prefix
+	// CertificateHeader is the header in which TrustedProxies hand on their
+	// clients' certificates. They must remove it from what clients send. Default:
+	// none is believed. Either way no such header reaches the authenticator or the
+	// connect event.
+	CertificateHeader CertificateHeader
 }
 
 // Observer is told what happens at the door, for metrics. Any member may be nil.

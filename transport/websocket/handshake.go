@@ -78,6 +78,8 @@ type knock struct {
 	w   http.ResponseWriter
 	r   *http.Request
 	hub engine.HubName
+	// certs is the client's certificate chain, leaf first; see takeCertificates.
+	certs []*x509.Certificate
 }
 
 // serve lets the client in, or says why not. After the answer 101 it returns nil
@@ -115,13 +117,16 @@ func (k *knock) serve(t target) error {
 	return k.upgrade(admission, chosen, raw)
 }
 
-// open makes the checks that come before all others, sets the hub, and returns the
-// subprotocols the client offers.
+// open makes the checks that come before all others, sets the hub and the client's
+// certificates, and returns the subprotocols the client offers.
 func (k *knock) open(t target) (offered []string, err error) {
 	if err := k.checkUpgrade(); err != nil {
 		return nil, err
 	}
 	if k.hub, err = engine.ParseHubName(t.hub); err != nil {
+		return nil, err
+	}
+	if err := k.takeCertificates(); err != nil {
 		return nil, err
 	}
 	return k.offered()
@@ -217,7 +222,7 @@ func (k *knock) credentials(t target, query url.Values) engine.Credentials {
 		Hub:              k.hub,
 		Audience:         strings.TrimSuffix(audience, "/") + t.path,
 		Token:            token(query, k.r.Header),
-		PeerCertificates: k.certificates(),
+		PeerCertificates: k.certs,
 		RemoteAddr:       remote,
 		Header:           k.r.Header,
 	}
@@ -298,13 +303,6 @@ func token(query url.Values, header http.Header) string {
 	return strings.TrimSpace(value)
 }
 
-func (k *knock) certificates() []*x509.Certificate {
-	if k.r.TLS == nil {
-		return nil
-	}
-	return k.r.TLS.PeerCertificates
-}
-
 // rawMode is how a raw client's messages are meant.
 type rawMode struct {
 	mode   subprotocol.RawMode
@@ -347,7 +345,7 @@ func (k *knock) request(identity engine.Identity, query url.Values, offered []st
 		Subprotocols:     offered,
 		Query:            query,
 		Header:           header,
-		PeerCertificates: k.certificates(),
+		PeerCertificates: k.certs,
 	}
 }
 

@@ -64,7 +64,7 @@ func (k *knock) findRecovery(id engine.ConnID, token string) (*engine.Recovery, 
 	}
 	ctx, cancel := context.WithTimeout(k.r.Context(), h.o.HandshakeTimeout)
 	defer cancel()
-	r, err := hub.Recover(ctx, &engine.RecoverRequest{ConnID: id, Token: token, PeerCertificates: k.certificates()})
+	r, err := hub.Recover(ctx, &engine.RecoverRequest{ConnID: id, Token: token, PeerCertificates: k.certs})
 	if err != nil {
 		return nil, err
 	}

@@ -335,7 +335,7 @@ func TestRecoveryShowsTheCertificateAgain(t *testing.T) {
 	}
 }
 
-func clientCertificate(t *testing.T) tls.Certificate {
+func clientCertificate(t testing.TB) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

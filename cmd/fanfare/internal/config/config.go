@@ -37,6 +37,7 @@ type Config struct {
 	PublicEndpoint   string         `key:"publicEndpoint" doc:"what clients and tokens call this service, as in https://rt.example.com; default: the listen address"`
 	AudienceHosts    []string       `key:"audienceHosts" doc:"further host names that tokens may be addressed to, for reverse proxies"`
 	TrustedProxies   []netip.Prefix `key:"trustedProxies" doc:"addresses or networks whose X-Forwarded-For, -Host and -Proto headers are believed"`
+	ClientCertHeader string         `key:"clientCertHeader" doc:"header in which trustedProxies, who must remove it from what clients send, hand on client certificates: Client-Cert (RFC 9440) or X-ARR-ClientCert; default: none"`
 	Compression      Compression    `key:"compression"`
 	TLS              TLS            `key:"tls"`
 	AccessKeys       AccessKeys     `key:"accessKeys"`
@@ -60,6 +61,8 @@ type Compression struct {
 type TLS struct {
 	CertFile string `key:"certFile" doc:"certificate chain in PEM; read again when it changes"`
 	KeyFile  string `key:"keyFile" doc:"private key of the certificate in PEM; read again when it changes"`
+
+	ClientCertEnabled bool `key:"clientCertEnabled" doc:"true: clients are asked for a certificate, and may do without; connect handlers see it, and clientCertificates of a hub judge it"`
 }
 
 // AccessKeys sign client access tokens, REST requests and events.
@@ -135,8 +138,18 @@ type KeyVault struct {
 // Hub is the settings of one hub.
 type Hub struct {
 	AnonymousConnectPolicy string         `key:"anonymousConnectPolicy" doc:"deny or allow: whether clients may come in without a token"`
+	ClientCertificates     ClientCerts    `key:"clientCertificates"`
 	KeepAlive              int            `key:"webSocketKeepAliveIntervalInSeconds" doc:"seconds between pings, 1 to 120; a client silent for two of them is ended"`
 	EventHandlers          []EventHandler `key:"eventHandlers" doc:"upstreams, in order: the first one that matches gets the event"`
+}
+
+// ClientCerts let clients in by their certificates, without a token.
+type ClientCerts struct {
+	CAFile      string   `key:"caFile" doc:"authorities in PEM whose certificates let clients in; read again when it changes"`
+	Thumbprints []string `key:"thumbprints" doc:"SHA-256, or SHA-1, of single certificates that let clients in, whoever signed them"`
+	CRLFile     string   `key:"crlFile" doc:"revocation lists of the authorities in caFile, PEM or one in DER; read again when it changes"`
+	User        string   `key:"user" doc:"which name becomes the user id: cn, san:dns, san:uri, san:email or thumbprint"`
+	Roles       []string `key:"roles" doc:"what clients may do that came in so, such as webpubsub.sendToGroup.telemetry"`
 }
 
 // EventHandler is one upstream of a hub.
@@ -212,7 +225,7 @@ func Default() *Config {
 
 // defaultHub is a hub of which nothing was said.
 func defaultHub() Hub {
-	return Hub{AnonymousConnectPolicy: "deny", KeepAlive: 20, EventHandlers: nil}
+	return Hub{AnonymousConnectPolicy: "deny", ClientCertificates: ClientCerts{User: "cn"}, KeepAlive: 20, EventHandlers: nil}
 }
 
 // Hub returns the settings of the named hub, which must be in lower case: its

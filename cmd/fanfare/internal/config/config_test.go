@@ -68,6 +68,7 @@ func TestAllMistakesAtOnce(t *testing.T) {
 
 func TestOneMistake(t *testing.T) {
 	const key = "0123456789012345678901234567890123456789"
+	const pin = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	for _, test := range []struct {
 		name, text string
 		want       string
@@ -75,7 +76,7 @@ func TestOneMistake(t *testing.T) {
 		{"empty file", "", ""},
 		{"only a comment", "# nothing\n", ""},
 		{"null leaves the default", "listen:\nhubs:\n  chat:\n", ""},
-		{"not a map", "- listen\n", "fanfare.yaml:1:1: found a list; expected a map with the keys listen, publicEndpoint, audienceHosts, trustedProxies, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, hubs, limits, drain, metrics, log"},
+		{"not a map", "- listen\n", "fanfare.yaml:1:1: found a list; expected a map with the keys listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, hubs, limits, drain, metrics, log"},
 		{"broken YAML", "listen: [a\n", "fanfare.yaml:1:9: not valid YAML: sequence end token ']' not found"},
 		{"broken YAML beside a secret", "accessKeys:\n  primary: \"" + key + "\n", "fanfare.yaml:2:12: not valid YAML: could not find end character of double-quoted text"},
 		{"two documents", "listen: 127.0.0.1:1\n---\nlisten: 127.0.0.1:2\n", "fanfare.yaml: holds more than one YAML document; expected one"},
@@ -86,7 +87,7 @@ func TestOneMistake(t *testing.T) {
 		{"key elsewhere", "certFile: a.pem\n", "fanfare.yaml:1:1: certFile: unknown key here; it belongs in tls"},
 		{"swapped letters", "lisetn: a\n", "fanfare.yaml:1:1: lisetn: unknown key; the nearest known one is listen"},
 		{"other case", "Listen: a\n", "fanfare.yaml:1:1: Listen: unknown key; the nearest known one is listen"},
-		{"nothing like it", "zzz: a\n", "fanfare.yaml:1:1: zzz: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, hubs, limits, drain, metrics, log"},
+		{"nothing like it", "zzz: a\n", "fanfare.yaml:1:1: zzz: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, hubs, limits, drain, metrics, log"},
 		{"no port", "listen: localhost\n", `fanfare.yaml:1:9: listen: found "localhost"; expected HOST:PORT, such as 127.0.0.1:8080 or :8080`},
 		{"named port", "listen: localhost:http\n", `fanfare.yaml:1:9: listen: found the port "http"; expected a number from 0 to 65535`},
 		{"strangers without a key", "listen: 0.0.0.0:8080\n", "defaults: accessKeys.primary: none is set; expected a key of your own, since 0.0.0.0:8080 is not a loopback address"},
@@ -117,7 +118,19 @@ func TestOneMistake(t *testing.T) {
 		{"an action that nobody knows", "entra: { roleDefinitions: [ { name: Sender, dataActions: [hub/shout] } ] }\n", `fanfare.yaml:1:31: entra.roleDefinitions[0]: "hub/shout" is no data action; expected one such as hub/send/action, or a pattern such as group/*`},
 		{"metrics on the same port", "metrics: { listen: 127.0.0.1:8080 }\n", "fanfare.yaml:1:20: metrics.listen: found the address of listen; expected another one"},
 		{"total below one", "limits: { totalOutboundBytes: 5 }\n", "fanfare.yaml:1:31: limits.totalOutboundBytes: found 5, less than limits.outboundBytes (16777216); expected at least that, or 0"},
-		{"merge key", "x: &x { enabled: true }\ncompression: { <<: *x }\n", "fanfare.yaml:1:1: x: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, hubs, limits, drain, metrics, log"},
+		{"merge key", "x: &x { enabled: true }\ncompression: { <<: *x }\n", "fanfare.yaml:1:1: x: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, hubs, limits, drain, metrics, log"},
+		{"certificates that nobody asks for", "tls: { clientCertEnabled: true }\n", "fanfare.yaml:1:27: tls.clientCertEnabled: set without tls.certFile, so nobody is asked; expected TLS here, or clientCertHeader for a proxy that does TLS"},
+		{"a header that nobody writes", "clientCertHeader: Client-Cert\n", "fanfare.yaml:1:19: clientCertHeader: set without trustedProxies; expected the addresses of those who write it"},
+		{"another header", "clientCertHeader: X-SSL-Cert\ntrustedProxies: [10.0.0.1]\n", "fanfare.yaml:1:19: clientCertHeader: found \"X-SSL-Cert\"; expected Client-Cert or X-ARR-ClientCert"},
+		{"certificates of nobody", "hubs: { chat: { clientCertificates: { roles: [a] } } }\n", "fanfare.yaml:1:39: hubs.chat.clientCertificates: trusts nobody; expected caFile, thumbprints or both"},
+		{"an empty section", "hubs: { chat: { clientCertificates: {} } }\n", "fanfare.yaml:1:37: hubs.chat.clientCertificates: trusts nobody; expected caFile, thumbprints or both"},
+		{"a misspelt section", "hubs: { chat: { clientCertificates: { cafile: a } } }\n", "fanfare.yaml:1:39: hubs.chat.clientCertificates.cafile: unknown key; the nearest known one is caFile"},
+		{"a name that is none", "hubs: { chat: { clientCertificates: { thumbprints: [" + pin + "], user: subject } } }\n", "fanfare.yaml:1:126: hubs.chat.clientCertificates.user: found \"subject\"; expected cn or san:dns or san:uri or san:email or thumbprint"},
+		{"lists of nobody", "hubs: { chat: { clientCertificates: { thumbprints: [" + pin + "], crlFile: a.crl } } }\n", "fanfare.yaml:1:129: hubs.chat.clientCertificates.crlFile: set without caFile; expected the authorities that signed the lists"},
+		{"a thumbprint that is none", "hubs: { chat: { clientCertificates: { thumbprints: [abc] } } }\n", "fanfare.yaml:1:52: hubs.chat.clientCertificates.thumbprints: \"abc\" is no thumbprint: expected 64 hexadecimal digits (SHA-256) or 40 (SHA-1)"},
+		{"authorities that are not there", "hubs: { chat: { clientCertificates: { caFile: testdata/none.pem } } }\n", "fanfare.yaml:1:47: hubs.chat.clientCertificates.caFile: cannot read \"testdata/none.pem\": no such file or directory"},
+		{"authorities in the settings", "hubs: { chat: { clientCertificates: { caFile: '-----BEGIN CERTIFICATE-----' } } }\n", "fanfare.yaml:1:47: hubs.chat.clientCertificates.caFile: holds what belongs into a file; expected the file's name"},
+		{"authorities that are no PEM", "hubs: { chat: { clientCertificates: { caFile: testdata/mistakes.yaml } } }\n", "fanfare.yaml:1:47: hubs.chat.clientCertificates.caFile: Not certificates in PEM: found no block \"CERTIFICATE\""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := strings.Join(lines(t, test.text), "\n"); got != test.want {
@@ -202,8 +215,8 @@ log: { level: DEBUG }
 	want.Entra.RoleAssignments = []config.RoleAssignment{{PrincipalID: "ops", Role: "Sender", Hub: "*"}}
 	want.Entra.RoleDefinitions = []config.RoleDefinition{{Name: "Sender", DataActions: []string{"hub/send/action", "group/*"}}}
 	want.Hubs = map[string]config.Hub{
-		"*": {AnonymousConnectPolicy: "allow", KeepAlive: 20},
-		"chat": {AnonymousConnectPolicy: "allow", KeepAlive: 7, EventHandlers: []config.EventHandler{{
+		"*": {AnonymousConnectPolicy: "allow", ClientCertificates: config.ClientCerts{User: "cn"}, KeepAlive: 20},
+		"chat": {AnonymousConnectPolicy: "allow", ClientCertificates: config.ClientCerts{User: "cn"}, KeepAlive: 7, EventHandlers: []config.EventHandler{{
 			URLTemplate: "https://app.example.com/{hub}/{event}?code=abc", SystemEvents: []string{"connect"},
 			UserEventPattern: "*", Auth: config.Auth{Type: "None"},
 		}}},
@@ -258,6 +271,7 @@ var samples = map[string]string{
 	"entra.roleDefinitions":         `[{name: Sender, dataActions: [hub/send/action]}]`,
 	"hubs":                          `{"chat": {"anonymousConnectPolicy": "allow"}}`,
 	"hubs.*.eventHandlers":          `[{urlTemplate: "https://app.example.com/{event}", userEventPattern: "*"}]`,
+	"clientCertHeader":              "client-cert",
 	"limits.messageBytes":           "4096",
 	"limits.outboundBytes":          "33554432",
 	"limits.totalOutboundBytes":     "33554432",
@@ -269,6 +283,27 @@ var samples = map[string]string{
 	"hubs.*.anonymousConnectPolicy": "allow",
 	"identity.type":                 "SystemAssigned",
 	"keyVault.allowedHosts":         "vault.example.com",
+
+	"hubs.*.clientCertificates.thumbprints": strings.Repeat("ab", 32),
+	"hubs.*.clientCertificates.user":        "SAN:URI",
+}
+
+// companions are keys without which another is a mistake.
+func companions(path string) (environ []string) {
+	switch {
+	case path == "accessKeys.secondary":
+		return []string{"FANFARE_ACCESS_KEYS_PRIMARY=" + samples["accessKeys.primary"]}
+	case path == "clientCertHeader":
+		return []string{"FANFARE_TRUSTED_PROXIES=10.0.0.0/8"}
+	case path == "identity.defaultResource":
+		return []string{"FANFARE_IDENTITY_TYPE=Local"}
+	case strings.HasPrefix(path, "hubs.*.clientCertificates."):
+		environ = append(companions("clientCertHeader"), "FANFARE_CLIENT_CERT_HEADER=Client-Cert")
+		if !strings.HasSuffix(path, ".thumbprints") {
+			environ = append(environ, "FANFARE_HUBS_CLIENT_CERTIFICATES_THUMBPRINTS="+samples["hubs.*.clientCertificates.thumbprints"])
+		}
+	}
+	return environ
 }
 
 // Every key of the file has a variable, and setting it changes just that.
@@ -313,19 +348,14 @@ func TestEveryKeyByEnvironment(t *testing.T) {
 			}
 		}
 		t.Run(k.Env, func(t *testing.T) {
-			environ := []string{k.Env + "=" + value}
-			switch path {
-			case "accessKeys.secondary":
-				environ = append(environ, "FANFARE_ACCESS_KEYS_PRIMARY="+samples["accessKeys.primary"])
-			case "identity.defaultResource":
-				environ = append(environ, "FANFARE_IDENTITY_TYPE=Local")
-			}
+			environ := append([]string{k.Env + "=" + value}, companions(path)...)
 			plain, _, err := config.Load(config.Sources{Environ: environ[1:]})
 			if err != nil {
 				t.Fatal(err)
 			}
 			c, warnings, err := config.Load(config.Sources{Environ: environ})
-			if strings.HasPrefix(path, "tls.") || strings.HasPrefix(path, "identity.") && strings.HasSuffix(path, "Id") { // alone, they must be complained about
+			if strings.HasPrefix(path, "tls.") || strings.HasSuffix(path, ".caFile") || strings.HasSuffix(path, ".crlFile") ||
+				strings.HasPrefix(path, "identity.") && strings.HasSuffix(path, "Id") { // alone, they must be complained about
 				if err == nil || !strings.Contains(err.Error(), "environment "+k.Env+": "+path) {
 					t.Fatalf("got %v; want a complaint about %s", err, path)
 				}
@@ -378,11 +408,12 @@ func TestEnvironment(t *testing.T) {
 
 	for variable, want := range map[string]string{
 		"FANFARE_CLUSTER_NATS=nats://x":               "environment FANFARE_CLUSTER_NATS: cluster: clustering is not in this build of Fanfare; unset the variable",
-		"FANFARE_TLS_CLIENT_CERT_ENABLED=true":        "environment FANFARE_TLS_CLIENT_CERT_ENABLED: tls.clientCertEnabled: asking for client certificates is not in this build of Fanfare; unset the variable",
-		"FANFARE_HUBS_CHAT_CLIENT_CERTIFICATES={}":    "environment FANFARE_HUBS_CHAT_CLIENT_CERTIFICATES: hubs.*.clientCertificates: authentication by client certificate is not in this build of Fanfare; unset the variable",
+		"FANFARE_TLS_CLIENT_CERT_ENABLED=true":        "environment FANFARE_TLS_CLIENT_CERT_ENABLED: tls.clientCertEnabled: set without tls.certFile, so nobody is asked; expected TLS here, or clientCertHeader for a proxy that does TLS",
+		"FANFARE_HUBS_CHAT_CLIENT_CERTIFICATES={}":    "environment FANFARE_HUBS_CHAT_CLIENT_CERTIFICATES: hubs.chat.clientCertificates: trusts nobody; expected caFile, thumbprints or both",
+		"FANFARE_HUBS_CHAT_EVENT_LISTENERS=[]":        "environment FANFARE_HUBS_CHAT_EVENT_LISTENERS: hubs.*.eventListeners: sending events to Event Hubs is not in this build of Fanfare; unset the variable",
 		"FANFARE_LIMITS_HANDSHAKE_TIMEOUT=10":         `environment FANFARE_LIMITS_HANDSHAKE_TIMEOUT: limits.handshakeTimeout: found "10"; expected a duration such as 10s, 500ms or 2m`,
 		"FANFARE_HUBS=[1]":                            "environment FANFARE_HUBS: hubs: found a list; expected a map from hub names to settings",
-		"FANFARE_HUBS={a: {x: 1}}":                    "environment FANFARE_HUBS: hubs.a.x: unknown key; known ones are anonymousConnectPolicy, webSocketKeepAliveIntervalInSeconds, eventHandlers",
+		"FANFARE_HUBS={a: {x: 1}}":                    "environment FANFARE_HUBS: hubs.a.x: unknown key; known ones are anonymousConnectPolicy, clientCertificates, webSocketKeepAliveIntervalInSeconds, eventHandlers",
 		"FANFARE_HUBS={a":                             "environment FANFARE_HUBS: hubs: not valid YAML: ",
 		"FANFARE_HUBS_1A_ANONYMOUS_CONNECT_POLICY=no": `environment FANFARE_HUBS_1A_ANONYMOUS_CONNECT_POLICY: hubs: "1a" is not a hub name; expected a letter followed by at most 127 letters, digits or _`,
 	} {

@@ -31,6 +31,7 @@ func (d *decoder) judge(c *Config) {
 		d.host(h, fmt.Sprintf("audienceHosts[%d]", i))
 	}
 	d.certificate(c)
+	d.clientCerts(c)
 	d.keys(c, listen)
 	d.entra(&c.Entra)
 	d.identity(c)

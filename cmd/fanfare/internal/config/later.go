@@ -3,15 +3,13 @@ package config
 // later names the features whose settings are known and that this build does
 // not have, by the key's pattern (see keyPath).
 var later = map[string]string{
-	"console":                   "the console is",
-	"quic":                      "QUIC and WebTransport are",
-	"grpc":                      "gRPC is",
-	"users":                     "users and their access tokens are",
-	"store":                     "the store is",
-	"cluster":                   "clustering is",
-	"tls.clientCertEnabled":     "asking for client certificates is",
-	"hubs.*.clientCertificates": "authentication by client certificate is",
-	"hubs.*.eventListeners":     "sending events to Event Hubs is",
+	"console":               "the console is",
+	"quic":                  "QUIC and WebTransport are",
+	"grpc":                  "gRPC is",
+	"users":                 "users and their access tokens are",
+	"store":                 "the store is",
+	"cluster":               "clustering is",
+	"hubs.*.eventListeners": "sending events to Event Hubs is",
 }
 
 // keyPath is where a setting stands: text names it to people, and pattern, with

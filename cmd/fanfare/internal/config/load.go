@@ -130,7 +130,7 @@ func (d *decoder) variable(name, value string, c *Config) {
 		if k.Env != name || strings.HasPrefix(k.Path, "hubs.") {
 			continue
 		}
-		v, path := find(reflect.ValueOf(c).Elem(), k.Path)
+		v, path := find(reflect.ValueOf(c).Elem(), keyPath{}, k.Path)
 		d.text(value, at, v, path)
 		return
 	}
@@ -165,15 +165,27 @@ func hubVariable(name string) (hub, key string, ok bool) {
 	if !ok {
 		return "", "", false
 	}
-	for _, k := range keysOf(reflect.TypeFor[Hub]()) {
-		if rest == snake(k) {
+	for _, k := range hubKeys() {
+		suffix := strings.TrimPrefix(envName(k), prefix)
+		if rest == suffix {
 			return "*", k, true
 		}
-		if hub, ok := strings.CutSuffix(rest, "_"+snake(k)); ok {
+		if hub, ok := strings.CutSuffix(rest, "_"+suffix); ok {
 			return strings.ToLower(hub), k, true
 		}
 	}
 	return "", "", false
+}
+
+// hubKeys returns the keys of a hub that have a variable, sections included.
+func hubKeys() []string {
+	all := keysOf(reflect.TypeFor[Hub]())
+	for _, k := range allKeys() {
+		if path, ok := strings.CutPrefix(k.Path, "hubs.*."); ok && k.Env != "" && !slices.Contains(all, path) {
+			all = append(all, path)
+		}
+	}
+	return all
 }
 
 func (d *decoder) hubKey(hub, key, value string, at place, c *Config) {
@@ -189,8 +201,8 @@ func (d *decoder) hubKey(hub, key, value string, at place, c *Config) {
 	if c.Hubs == nil {
 		c.Hubs = map[string]Hub{}
 	}
-	field, _ := fieldOf(reflect.ValueOf(&h).Elem(), key)
-	d.text(value, at, field, keyPath{"hubs", "hubs"}.hub(name).key(key))
+	field, path := find(reflect.ValueOf(&h).Elem(), keyPath{"hubs", "hubs"}.hub(name), key)
+	d.text(value, at, field, path)
 	c.Hubs[name] = h
 }
 
@@ -223,13 +235,12 @@ func (d *decoder) text(value string, at place, v reflect.Value, path keyPath) {
 }
 
 func (d *decoder) flag(f Flag, c *Config) {
-	v, path := find(reflect.ValueOf(c).Elem(), f.Key)
+	v, path := find(reflect.ValueOf(c).Elem(), keyPath{}, f.Key)
 	d.text(f.Value, place{layer: fromFlag, name: f.Name}, v, path)
 }
 
-// find returns the field of c at a path without hubs.
-func find(v reflect.Value, path string) (reflect.Value, keyPath) {
-	at := keyPath{}
+// find returns the field below v, which stands at at, at a path without hubs.
+func find(v reflect.Value, at keyPath, path string) (reflect.Value, keyPath) {
 	for key := range strings.SplitSeq(path, ".") {
 		field, ok := fieldOf(v, key)
 		if !ok {
