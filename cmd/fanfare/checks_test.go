@@ -81,15 +81,8 @@ func TestCheck01Tokens(t *testing.T) {
 func TestCheck02HubsWithoutRegardToCase(t *testing.T) {
 	n := startNode(t, nil)
 	token := sign(t, accesskey.DevelopmentKey, "http://"+n.address+"/client/hubs/chat", time.Now().Add(time.Hour))
-	d := ws.Dialer{Timeout: patience, Protocols: []string{"json.webpubsub.azure.v1"}}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	c, _, _, err := d.Dial(ctx, "ws://"+n.address+"/client/hubs/CHAT?access_token="+token)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if ok, err := n.node.engine.Hub("chat").UserExists(ctx, "ann"); !ok || err != nil {
+	open(t, "ws://"+n.address+"/client/hubs/CHAT?access_token="+token, "json.webpubsub.azure.v1").hello()
+	if ok, err := n.node.engine.Hub("chat").UserExists(t.Context(), "ann"); !ok || err != nil {
 		t.Errorf("the client is in the hub chat: %v, %v", ok, err)
 	}
 }
