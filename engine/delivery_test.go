@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -151,6 +152,60 @@ func TestOpaqueHooks(t *testing.T) {
 	must(t, h.SendToGroup(t.Context(), "g", text("y"), nil))
 	c.Limit(-1)
 	c.expect("#1 {qos1} text @g k=v [retain] x", "#2 {qos1} text @g w", "#3 {qos2} text @g y")
+}
+
+// pieces is a sink that notes where the last piece of each offer lies.
+type pieces struct {
+	enginetest.Wire
+	last chan []byte
+
+	scattered bool // the last batch was
+}
+
+func (p *pieces) Offer(b *engine.Batch, spans []engine.Span) (n, part int, err error) {
+	for _, span := range spans {
+		if list := b.Pieces(nil, span); len(list) > 0 {
+			p.scattered = b.Scattered()
+			p.last <- list[len(list)-1]
+		}
+		n += span.To - span.From
+	}
+	return n, 0, nil
+}
+
+// A large body is written from one place to all, behind prefixes of their own; a
+// small one is copied behind each.
+func TestLargeBodiesAreNotCopied(t *testing.T) {
+	for name, size := range map[string]int{"large": 64 << 10, "small": 100} {
+		t.Run(name, func(t *testing.T) {
+			h := start(t, &engine.Options{Shards: 1}).Hub("chat")
+			var sinks []*pieces
+			for range 3 {
+				p := &pieces{last: make(chan []byte, 2)}
+				a, err := h.Admit(t.Context(), &engine.AdmitRequest{Identity: engine.Identity{Groups: []engine.GroupName{"g"}}})
+				must(t, err)
+				_, err = a.Open(p, &engine.OpenOptions{Encoding: enginetest.Lines{Numbered: true}, Numbered: true, Bind: p.Bind})
+				must(t, err)
+				<-p.last // hello
+				sinks = append(sinks, p)
+			}
+			body := strings.Repeat("x", size)
+			must(t, h.SendToGroup(t.Context(), "g", text(body), nil))
+			first := <-sinks[0].last
+			for _, p := range sinks[1:] {
+				next := <-p.last
+				if p.scattered != (name == "large") {
+					t.Errorf("scattered: %t", p.scattered)
+				}
+				if !bytes.HasSuffix(next, []byte(body+"\n")) {
+					t.Fatalf("the last piece has %d bytes", len(next))
+				}
+				if name == "large" && &next[0] != &first[0] {
+					t.Error("the body was copied")
+				}
+			}
+		})
+	}
 }
 
 // A batch that a sink keeps is not written over.
