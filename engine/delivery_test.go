@@ -163,6 +163,7 @@ type pieces struct {
 }
 
 func (p *pieces) Offer(b *engine.Batch, spans []engine.Span) (n, part int, err error) {
+	b.Retain() // for good
 	for _, span := range spans {
 		if list := b.Pieces(nil, span); len(list) > 0 {
 			p.scattered = b.Scattered()
