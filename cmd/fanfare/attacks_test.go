@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gobwas/ws"
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/fanfare/fanfare/authn/accesskey"
@@ -43,6 +44,7 @@ type attack struct {
 func TestAttack(t *testing.T) {
 	t.Run("server door", attackServers)
 	t.Run("client door", attackClients)
+	t.Run("issuer", attackIssuers)
 	t.Run("key rotation", attackOldKeys)
 	t.Run("client certificates", attackCertificates)
 	t.Run("forwarded headers", attackForwarded)
@@ -140,6 +142,14 @@ func byRSA(key *rsa.PrivateKey) signer {
 func forged(header, claims string, by signer) string {
 	signed := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + base64.RawURLEncoding.EncodeToString([]byte(claims))
 	return signed + "." + base64.RawURLEncoding.EncodeToString(by(signed))
+}
+
+// loosened returns a token whose signature is another text for the same bytes: the
+// last character's bits that stand for nothing are not zero.
+func loosened(token string) string {
+	const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	last := len(token) - 1
+	return token[:last] + string(digits[strings.IndexByte(digits, token[last])|1])
 }
 
 // claimsOf returns the claims of a token as they are written.
@@ -295,6 +305,11 @@ func attackServers(t *testing.T) {
 		{"an access key's token for another request", atREST(n, send, serverToken(t, n, ownKey, "/api/hubs/other/:send")), 401, "token.audience"},
 		{"a client's token", atREST(n, send, generated), 401, "token.signature"},
 		{"a client's token of an access key", atREST(n, send, sign(t, ownKey, "http://"+n.address+"/client/hubs/chat", time.Now().Add(time.Hour))), 401, "token.audience"},
+		{"a signature with loose bits", atREST(n, send, loosened(good)), 401, "entra.malformed"},
+		{"an access key's signature with loose bits", atREST(n, send, loosened(serverToken(t, n, ownKey, "/api/hubs/chat/:send"))), 401, "token.malformed"},
+		{"a role that generates no tokens", atREST(n, "POST /api/hubs/chat/:generateToken", d.token(t, entraReader, nil)), 403, "entra.role"},
+		{"a way from a role's hub into another", atREST(n, "GET /api/hubs/chat/../other/groups/g/connections", d.token(t, entraReader, nil)), 404, "rest.path"},
+		{"a way from a role's hub into another, escaped", atREST(n, "GET /api/hubs/chat%2f..%2fother/groups/g/connections", d.token(t, entraReader, nil)), 400, "name.hub"},
 		{"a role in another hub", atREST(n, "GET /api/hubs/other/groups/g/connections", d.token(t, entraReader, nil)), 403, "entra.role"},
 		{"a role for something else", atREST(n, send, d.token(t, entraReader, nil)), 403, "entra.role"},
 	})
@@ -347,6 +362,9 @@ func attackClients(t *testing.T) {
 	attackAll(t, []attack{
 		{"no token", asClient(n, "", ""), 401, "token.missing"},
 		{"a bad token in the query, a good one in the header", asClient(n, expired, good), 401, "token.expired"},
+		{"a bad token and a good one in the query", asClient(n, expired+"&access_token="+good, ""), 401, "token.expired"},
+		{"a signature with loose bits", asClient(n, loosened(good), ""), 401, "token.malformed"},
+		{"a signature with a line break", asClient(n, good[:len(good)-4]+"%0A"+good[len(good)-4:], ""), 401, "token.signature"},
 		{"alg none", raw(`{"alg":"none"}`, claims, unsigned), 401, "token.alg"},
 		{"alg none, with a signature", raw(`{"alg":"none"}`, claims, right), 401, "token.alg"},
 		{"no signature", raw(header, claims, unsigned), 401, "token.signature"},
@@ -380,6 +398,28 @@ func attackClients(t *testing.T) {
 		{"a claim twice", raw(header, strings.Replace(claims, "{", `{"sub":"root",`, 1), right), 401, "token.malformed"},
 		{"a claim twice, once in escapes", raw(header, strings.Replace(claims, "{", `{"\u0073ub":"root",`, 1), right), 401, "token.malformed"},
 		{"two texts of JSON", raw(header, claims+claims, right), 401, "token.malformed"},
+	})
+}
+
+// What an issuer tries that was taken over, or whose name leads elsewhere.
+func attackIssuers(t *testing.T) {
+	e := newEve(t)
+	judged := func(says string, answer http.HandlerFunc) func(*testing.T) (int, string) {
+		d := &directoryServer{Server: httptest.NewServer(answer)}
+		t.Cleanup(d.Close)
+		n := startNode(t, nil, "--config", file(t, "fanfare.yaml", d.settings("")))
+		n.err.wait(t, says)
+		return atREST(n, "POST /api/hubs/chat/:send", d.token(t, entraOwner, nil))
+	}
+	keysAt := func(url string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			json.NewEncoder(w).Encode(map[string]any{"issuer": "http://" + r.Host + "/" + entraTenant + "/v2.0", "jwks_uri": url})
+		}
+	}
+	attackAll(t, []attack{
+		{"a document that is elsewhere", judged("answered 307", http.RedirectHandler(e.URL, http.StatusTemporaryRedirect).ServeHTTP), 503, "entra.keys"},
+		{"keys at a metadata service", judged("link-local", keysAt("https://169.254.169.254/keys")), 503, "entra.keys"},
+		{"keys without TLS", judged("http://192.0.2.1", keysAt("http://192.0.2.1/keys")), 503, "entra.keys"},
 	})
 }
 
@@ -429,6 +469,10 @@ func attackCertificates(t *testing.T) {
 		{"signed by a client", shown(valid.issue(t, "root", nil)), 401, "clientcert.authority"},
 		{"a server's", shown(root.issue(t, "ann", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })), 401, "clientcert.usage"},
 		{"revoked", shown(revoked), 401, "clientcert.revoked"},
+		{"a valid one beside a bad token", func(t *testing.T) (int, string) {
+			c, err := valid.enter(t, n.address, "plant", "bad", client.Options{})
+			return answered(t, c, err)
+		}, 401, "token.malformed"},
 	})
 }
 
@@ -548,12 +592,29 @@ hubs:
 	if r := up.event(t, "connect"); !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ey") {
 		t.Fatalf("the handler got Authorization %q", r.Header.Get("Authorization"))
 	}
-	attackAll(t, []attack{ // a client is told the handler's own status, and not where to
+	attackAll(t, []attack{
 		{"an event is sent on to another host", logged(n, "event.status", enter("moved")), 307, "event.status"},
+		{"a client is sent on to another host", logged(n, "event.status", func(t *testing.T) (int, string) {
+			location := "none came"
+			d := ws.Dialer{Timeout: patience, OnHeader: func(name, value []byte) error {
+				if strings.EqualFold(string(name), "Location") {
+					location = string(value)
+				}
+				return nil
+			}}
+			_, _, _, err := d.Dial(t.Context(), "ws://"+n.address+"/client/hubs/moved")
+			if location != "none came" {
+				t.Errorf("the client is told where to: %s", location)
+			}
+			status, _ := errors.AsType[ws.StatusError](err)
+			return int(status), ""
+		}), 307, "event.status"},
 		{"the validation is sent on to another host", logged(n, "event.validation", enter("gone")), 500, "event.validation"},
 	})
-	if r := up.event(t, "connect"); r.URL.Path != "/moved" || !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ey") {
-		t.Errorf("the handler that moved got %s %v", r.URL, r.Header)
+	for range 2 {
+		if r := up.event(t, "connect"); r.URL.Path != "/moved" || !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ey") {
+			t.Errorf("the handler that moved got %s %v", r.URL, r.Header)
+		}
 	}
 }
 
