@@ -51,6 +51,7 @@ type vault struct {
 
 	mu     sync.Mutex
 	values map[string]string // by path
+	moved  string            // where all other secrets are said to be; empty for nowhere
 	wrong  []string          // what was wrong with requests
 }
 
@@ -85,6 +86,8 @@ func (v *vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case auth != "Bearer t0ken-for-"+resource:
 		v.wrong = append(v.wrong, "Authorization: "+auth)
 		w.WriteHeader(http.StatusForbidden)
+	case v.values[r.URL.Path] == "" && v.moved != "":
+		http.Redirect(w, r, v.moved, http.StatusTemporaryRedirect)
 	case v.values[r.URL.Path] == "":
 		w.WriteHeader(http.StatusNotFound)
 		fmt.Fprint(w, `{"error":{"code":"SecretNotFound","message":"there is none of that name"}}`)

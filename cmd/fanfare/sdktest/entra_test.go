@@ -45,6 +45,13 @@ func TestEntra(t *testing.T) {
 		cmd.Env = env
 		run(t, 2*time.Minute, cmd)
 	})
+	t.Run("Java", func(t *testing.T) {
+		java := need(t, "java")
+		classPath := compiled(t, jars(t, "java"), filepath.Join("entra", "*.java"), filepath.Join("java", "Check.java"), filepath.Join("java", "Wire.java"))
+		cmd := exec.Command(java, append(trusting(t, c.caFile), "-Dfile.encoding=UTF-8", "-cp", classPath, "EntraSuite")...)
+		cmd.Env = env
+		run(t, 2*time.Minute, cmd)
+	})
 }
 
 // startEntraNode runs a node that lets servers in by tokens of the authority alone.

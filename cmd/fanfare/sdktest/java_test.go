@@ -11,23 +11,14 @@ import (
 // TestJava runs what folder java holds: azure-messaging-webpubsub, with the
 // JDK's own WebSocket to see what clients receive.
 func TestJava(t *testing.T) {
-	java, javac := need(t, "java"), need(t, "javac")
+	java := need(t, "java")
 	classPath := jars(t, "java")
-	compiled := func(folder, classPath string) string {
-		sources, err := filepath.Glob(filepath.Join(folder, "*.java"))
-		if err != nil || len(sources) == 0 {
-			t.Fatalf("no sources in folder %s (%v)", folder, err)
-		}
-		classes := t.TempDir()
-		run(t, 2*time.Minute, exec.Command(javac, append([]string{"-encoding", "UTF-8", "-cp", classPath, "-d", classes}, sources...)...))
-		return classes + string(os.PathListSeparator) + classPath
-	}
-	servicePath := compiled("java", classPath)
+	servicePath := compiled(t, classPath, filepath.Join("java", "*.java"))
 	bothSchemes(t, func(t *testing.T, s scheme) {
 		n := startNode(t, s, nil)
 		args := []string{"-Dfile.encoding=UTF-8", "-cp", servicePath}
 		if s == tls {
-			args = append(args, "-Djavax.net.ssl.trustStore="+trustStore(t, n.CAFile), "-Djavax.net.ssl.trustStorePassword="+storePassword)
+			args = append(args, trusting(t, n.CAFile)...)
 		}
 		cmd := exec.Command(java, append(args, "ServiceSuite")...)
 		cmd.Env = append(os.Environ(), n.env()...)
@@ -40,7 +31,7 @@ func TestJava(t *testing.T) {
 		t.Log("azure-messaging-webpubsub-client was NOT tried: FANFARE_JAVA_CLIENT_JAR, the class path of it and what it needs, is not set")
 		return
 	}
-	clientPath := compiled(filepath.Join("java", "client"), library+string(os.PathListSeparator)+classPath)
+	clientPath := compiled(t, library+string(os.PathListSeparator)+classPath, filepath.Join("java", "client", "*.java"))
 	t.Run("client", func(t *testing.T) { // over plain HTTP: this client trusts every certificate
 		// It acknowledges 5 s after its last recovery, so perhaps never, and may
 		// leave 1,000 messages unacknowledged.
@@ -49,14 +40,31 @@ func TestJava(t *testing.T) {
 	})
 }
 
+// compiled compiles the sources that the patterns match and returns the class path
+// of their classes and of what they need.
+func compiled(t *testing.T, classPath string, patterns ...string) string {
+	t.Helper()
+	classes := t.TempDir()
+	args := []string{"-encoding", "UTF-8", "-cp", classPath, "-d", classes}
+	for _, pattern := range patterns {
+		sources, err := filepath.Glob(pattern)
+		if err != nil || len(sources) == 0 {
+			t.Fatalf("no sources are %s (%v)", pattern, err)
+		}
+		args = append(args, sources...)
+	}
+	run(t, 2*time.Minute, exec.Command(need(t, "javac"), args...))
+	return classes + string(os.PathListSeparator) + classPath
+}
+
 // storePassword opens a trust store that holds nothing secret; keytool wants one.
 const storePassword = "changeit"
 
-// trustStore makes a Java trust store that holds one CA.
-func trustStore(t *testing.T, caFile string) string {
+// trusting returns the options of a JVM that trusts one CA and no other.
+func trusting(t *testing.T, caFile string) []string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "trust.p12")
 	run(t, time.Minute, exec.Command(need(t, "keytool"), "-importcert", "-noprompt", "-alias", "test-ca",
 		"-file", caFile, "-keystore", path, "-storetype", "PKCS12", "-storepass", storePassword))
-	return path
+	return []string{"-Djavax.net.ssl.trustStore=" + path, "-Djavax.net.ssl.trustStorePassword=" + storePassword}
 }
