@@ -2,6 +2,9 @@ package entra
 
 import (
 	"context"
+	"crypto"
+	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
@@ -13,8 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/MicahParks/keyfunc/v3"
-
+	"github.com/fanfare/fanfare/authn/internal/strict"
 	"github.com/fanfare/fanfare/engine"
 )
 
@@ -89,10 +91,26 @@ type Issuer struct {
 
 // keySet is what one reading brought. It does not change.
 type keySet struct {
-	keyfunc keyfunc.Keyfunc
-	ids     []string
-	issuer  string // what the provider calls itself
-	read    time.Time
+	ids    []string                  // as they came
+	keys   map[string]*rsa.PublicKey // by id
+	issuer string                    // what the provider calls itself
+	read   time.Time
+}
+
+// prove returns nil if the key of that id, which is one of the set, signed a
+// token.
+func (s *keySet) prove(p strict.Parts, kid string) *engine.Error {
+	signature, ok := strict.Decode(nil, p.Signature)
+	if !ok {
+		return malformed("its parts cannot be read")
+	}
+	sum := sha256.Sum256([]byte(p.Signed))
+	if err := rsa.VerifyPKCS1v15(s.keys[kid], crypto.SHA256, sum[:], signature); err != nil {
+		e := refuse("entra.signature", "The key that the token names did not sign it.")
+		e.Err = err
+		return e
+	}
+	return nil
 }
 
 // Stats are the counters of an [Issuer].
@@ -189,7 +207,7 @@ func (i *Issuer) Close() error {
 // find returns the keys, among which is the one of the given id.
 func (i *Issuer) find(ctx context.Context, kid string) (*keySet, error) {
 	set := i.usable()
-	if set != nil && slices.Contains(set.ids, kid) {
+	if set != nil && set.keys[kid] != nil {
 		if time.Since(set.read) > young {
 			i.begin() // whose end nobody here waits for
 		}
@@ -199,7 +217,7 @@ func (i *Issuer) find(ctx context.Context, kid string) (*keySet, error) {
 		return nil, err
 	}
 	set = i.usable()
-	if set != nil && slices.Contains(set.ids, kid) {
+	if set != nil && set.keys[kid] != nil {
 		return set, nil
 	}
 	return nil, i.missing(set, kid)
