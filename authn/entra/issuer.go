@@ -2,9 +2,7 @@ package entra
 
 import (
 	"context"
-	"crypto"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
@@ -16,7 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/fanfare/fanfare/authn/internal/strict"
 	"github.com/fanfare/fanfare/engine"
 )
 
@@ -95,22 +92,6 @@ type keySet struct {
 	keys   map[string]*rsa.PublicKey // by id
 	issuer string                    // what the provider calls itself
 	read   time.Time
-}
-
-// prove returns nil if the key of that id, which is one of the set, signed a
-// token.
-func (s *keySet) prove(p strict.Parts, kid string) *engine.Error {
-	signature, ok := strict.Decode(nil, p.Signature)
-	if !ok {
-		return malformed("its parts cannot be read")
-	}
-	sum := sha256.Sum256([]byte(p.Signed))
-	if err := rsa.VerifyPKCS1v15(s.keys[kid], crypto.SHA256, sum[:], signature); err != nil {
-		e := refuse("entra.signature", "The key that the token names did not sign it.")
-		e.Err = err
-		return e
-	}
-	return nil
 }
 
 // Stats are the counters of an [Issuer].

@@ -2,12 +2,17 @@ package entra
 
 import (
 	"context"
+	"crypto"
+	"crypto/rsa"
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fanfare/fanfare/authn"
+	"github.com/fanfare/fanfare/authn/internal/strict"
 	"github.com/fanfare/fanfare/engine"
 )
 
@@ -21,6 +26,7 @@ type Servers struct {
 	issuer    *Issuer
 	audiences []string
 	roles     *Roles
+	rooms     sync.Pool // of *scratch
 }
 
 var _ authn.Authorizer = (*Servers)(nil)
@@ -34,7 +40,10 @@ func NewServers(issuer *Issuer, audiences []string, roles *Roles) *Servers {
 	if len(audiences) == 0 {
 		audiences = []string{Audience}
 	}
-	return &Servers{issuer: issuer, audiences: slices.Clone(audiences), roles: roles}
+	return &Servers{
+		issuer: issuer, audiences: slices.Clone(audiences), roles: roles,
+		rooms: sync.Pool{New: func() any { return new(scratch) }},
+	}
 }
 
 // Authorize implements authn.Authorizer. The rules are on the package's page. A
@@ -60,11 +69,8 @@ func (s *Servers) Authorize(ctx context.Context, r engine.ServerRequest) (engine
 	if err != nil {
 		return engine.Principal{}, err
 	}
-	c, refused := readClaims(parts.Payload)
+	c, refused := s.prove(parts, keys.keys[h.kid])
 	if refused != nil {
-		return engine.Principal{}, refused
-	}
-	if refused := keys.prove(parts, h.kid); refused != nil {
 		return engine.Principal{}, refused
 	}
 	if refused := s.check(c, keys, time.Now()); refused != nil {
@@ -73,6 +79,28 @@ func (s *Servers) Authorize(ctx context.Context, r engine.ServerRequest) (engine
 	}
 	p := &caller{claims: c, grants: s.roles.of(c, s.issuer.tenant != "")}
 	return engine.Principal{ID: p.id(), Scheme: "Entra", Allow: p.allow}, nil
+}
+
+// prove returns the claims of a token that the key signed.
+func (s *Servers) prove(p strict.Parts, key *rsa.PublicKey) (*claims, *engine.Error) {
+	room := s.rooms.Get().(*scratch)
+	defer s.rooms.Put(room)
+	c, refused := readClaims(p.Payload, room)
+	if refused != nil {
+		return nil, refused
+	}
+	text := append(room[:0], p.Signed...)
+	signature, ok := strict.Decode(text[len(text):], p.Signature)
+	if !ok {
+		return nil, malformed("its parts cannot be read")
+	}
+	sum := sha256.Sum256(text)
+	if err := rsa.VerifyPKCS1v15(key, crypto.SHA256, sum[:], signature); err != nil {
+		e := refuse("entra.signature", "The key that the token names did not sign it.")
+		e.Err = err
+		return nil, e
+	}
+	return c, nil
 }
 
 // check returns nil if a proven token counts here and now.
