@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/fanfare/fanfare/authn/entra"
+	"github.com/fanfare/fanfare/authn/internal/ratio"
 	"github.com/fanfare/fanfare/engine"
 )
 
@@ -73,12 +74,21 @@ func work(tb testing.TB, p *provider, tokens []string) (authorize, bare func(n i
 	return authorize, bare
 }
 
+// BenchmarkAuthorizeRatio reports what proving a server costs in units of the bare
+// RS256 over the same bytes. It is to be at most 1.3.
+func BenchmarkAuthorizeRatio(b *testing.B) {
+	p := newProvider()
+	for name, made := range tokens(p) {
+		authorize, bare := work(b, p, made)
+		b.Run("token="+name, func(b *testing.B) { ratio.Bench(b, authorize, bare) })
+	}
+}
+
 // BenchmarkAuthorize has the two by themselves.
 func BenchmarkAuthorize(b *testing.B) {
 	p := newProvider()
-	made := tokens(p)
-	for _, name := range []string{"application", "user"} {
-		authorize, bare := work(b, p, made[name])
+	for name, made := range tokens(p) {
+		authorize, bare := work(b, p, made)
 		for _, bb := range []struct {
 			name string
 			f    func(n int)
@@ -89,6 +99,22 @@ func BenchmarkAuthorize(b *testing.B) {
 					bb.f(n)
 				}
 			})
+		}
+	}
+}
+
+// TestAuthorizeAllocations pins what a proof allocates: the claims and their text,
+// the header's, who the caller is, and what crypto/rsa takes for itself.
+func TestAuthorizeAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector drops from pools at random")
+	}
+	p := newProvider()
+	for name, made := range tokens(p) {
+		authorize, bare := work(t, p, made)
+		own := testing.AllocsPerRun(100, func() { authorize(0) }) - testing.AllocsPerRun(100, func() { bare(0) })
+		if own > 8 {
+			t.Errorf("%s: %v allocations beside those of crypto/rsa; want at most 8", name, own)
 		}
 	}
 }
