@@ -2,6 +2,7 @@ package entra
 
 import (
 	"context"
+	"crypto/rsa"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
@@ -12,8 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/MicahParks/keyfunc/v3"
 
 	"github.com/fanfare/fanfare/engine"
 )
@@ -89,10 +88,10 @@ type Issuer struct {
 
 // keySet is what one reading brought. It does not change.
 type keySet struct {
-	keyfunc keyfunc.Keyfunc
-	ids     []string
-	issuer  string // what the provider calls itself
-	read    time.Time
+	ids    []string                  // as they came
+	keys   map[string]*rsa.PublicKey // by id
+	issuer string                    // what the provider calls itself
+	read   time.Time
 }
 
 // Stats are the counters of an [Issuer].
@@ -189,7 +188,7 @@ func (i *Issuer) Close() error {
 // find returns the keys, among which is the one of the given id.
 func (i *Issuer) find(ctx context.Context, kid string) (*keySet, error) {
 	set := i.usable()
-	if set != nil && slices.Contains(set.ids, kid) {
+	if set != nil && set.keys[kid] != nil {
 		if time.Since(set.read) > young {
 			i.begin() // whose end nobody here waits for
 		}
@@ -199,7 +198,7 @@ func (i *Issuer) find(ctx context.Context, kid string) (*keySet, error) {
 		return nil, err
 	}
 	set = i.usable()
-	if set != nil && slices.Contains(set.ids, kid) {
+	if set != nil && set.keys[kid] != nil {
 		return set, nil
 	}
 	return nil, i.missing(set, kid)

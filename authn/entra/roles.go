@@ -142,7 +142,7 @@ func (r *Roles) Assign(principal, roleName, hub string) error {
 			return e
 		}
 	}
-	id := canonical(principal)
+	id, _ := canonical(principal)
 	r.assignments[id] = append(r.assignments[id], g)
 	return nil
 }
@@ -151,29 +151,32 @@ func (r *Roles) Assign(principal, roleName, hub string) error {
 // what stands for whom. In a tenant of Entra ID what is an id and what an app role
 // can be told by its form.
 func (r *Roles) of(c *claims, tenant bool) (grants []*grant) {
-	ids := append([]string{c.object}, c.groups...)
-	if c.app() {
-		ids = append(ids, c.application)
-	}
-	for _, id := range ids {
-		if !tenant || isGUID(id) {
-			grants = append(grants, r.assignments[canonical(id)]...)
+	give := func(name string, isID bool) {
+		form, guid := canonical(name)
+		if !tenant || guid == isID {
+			grants = append(grants, r.assignments[form]...)
 		}
+	}
+	give(c.object, true)
+	for _, id := range c.groups {
+		give(id, true)
+	}
+	if c.app() {
+		give(c.application, true)
 	}
 	for _, name := range c.roles {
-		if !tenant || !isGUID(name) {
-			grants = append(grants, r.assignments[canonical(name)]...)
-		}
+		give(name, false)
 	}
 	return grants
 }
 
-// canonical returns the one form in which an id is compared.
-func canonical(id string) string {
+// canonical returns the one form in which an id is compared, and whether it is a
+// GUID.
+func canonical(id string) (form string, guid bool) {
 	if isGUID(id) {
-		return strings.ToLower(id)
+		return strings.ToLower(id), true
 	}
-	return id
+	return id, false
 }
 
 // isGUID reports whether s has the form of the ids of Entra ID.

@@ -2,14 +2,17 @@ package entra
 
 import (
 	"context"
-	"errors"
+	"crypto"
+	"crypto/rsa"
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/golang-jwt/jwt/v5"
+	"sync"
+	"time"
 
 	"github.com/fanfare/fanfare/authn"
+	"github.com/fanfare/fanfare/authn/internal/strict"
 	"github.com/fanfare/fanfare/engine"
 )
 
@@ -23,7 +26,7 @@ type Servers struct {
 	issuer    *Issuer
 	audiences []string
 	roles     *Roles
-	parser    *jwt.Parser
+	rooms     sync.Pool // of *scratch
 }
 
 var _ authn.Authorizer = (*Servers)(nil)
@@ -39,8 +42,7 @@ func NewServers(issuer *Issuer, audiences []string, roles *Roles) *Servers {
 	}
 	return &Servers{
 		issuer: issuer, audiences: slices.Clone(audiences), roles: roles,
-		parser: jwt.NewParser(jwt.WithValidMethods([]string{algorithm}), jwt.WithStrictDecoding(),
-			jwt.WithExpirationRequired(), jwt.WithLeeway(Skew), jwt.WithAudience(audiences...)),
+		rooms: sync.Pool{New: func() any { return new(scratch) }},
 	}
 }
 
@@ -52,7 +54,7 @@ func (s *Servers) Authorize(ctx context.Context, r engine.ServerRequest) (engine
 	if err != nil {
 		return engine.Principal{}, err
 	}
-	h, refused := readHeader(text)
+	h, parts, refused := readHeader(text)
 	if refused != nil {
 		return engine.Principal{}, authn.NotMine(refused)
 	}
@@ -67,48 +69,70 @@ func (s *Servers) Authorize(ctx context.Context, r engine.ServerRequest) (engine
 	if err != nil {
 		return engine.Principal{}, err
 	}
-	c := new(claims)
-	if _, err := s.parser.ParseWithClaims(text, c, keys.keyfunc.Keyfunc); err != nil {
-		return engine.Principal{}, s.refusal(err, c)
-	}
-	refused = s.issuer.check(c, keys)
-	if refused == nil && c.application == "" {
-		refused = refuse("entra.caller",
-			"The token does not name the application that it was issued to (appid or azp): expected an access token; this may be an ID token.")
-	}
+	c, refused := s.prove(parts, keys.keys[h.kid])
 	if refused != nil {
-		refused.Detail = c.whose()
+		return engine.Principal{}, refused
+	}
+	if refused := s.check(c, keys, time.Now()); refused != nil {
+		refused.Detail += c.whose()
 		return engine.Principal{}, refused
 	}
 	p := &caller{claims: c, grants: s.roles.of(c, s.issuer.tenant != "")}
 	return engine.Principal{ID: p.id(), Scheme: "Entra", Allow: p.allow}, nil
 }
 
-// refusal says by which of our rules the library refused a token.
-func (s *Servers) refusal(err error, c *claims) *engine.Error {
-	e := malformed("its parts cannot be read")
-	switch {
-	case c.unread != nil:
-		e = malformed("of its claims, %s", c.unread)
-	case errors.Is(err, jwt.ErrTokenSignatureInvalid), errors.Is(err, jwt.ErrTokenUnverifiable):
-		e = refuse("entra.signature", "The key that the token names did not sign it.")
-	case errors.Is(err, jwt.ErrTokenMalformed):
-	// From here on the signature has held.
-	case c.expires == nil:
-		e = refuse("entra.exp", "The token has no exp claim: expected seconds since 1970, as a number.")
-		e.Detail = c.whose()
-	case errors.Is(err, jwt.ErrTokenExpired):
-		e = refuse("entra.expired", "The token expired at %s.", stamp(c.expires))
-		e.Detail = fmt.Sprintf("Clocks may differ by %s. %s", Skew, c.whose())
-	case errors.Is(err, jwt.ErrTokenNotValidYet):
-		e = refuse("entra.notyet", "The token is not valid before %s.", stamp(c.begins))
-		e.Detail = fmt.Sprintf("Clocks may differ by %s. %s", Skew, c.whose())
-	default: // all that remains
-		e = refuse("entra.audience", "The token is for %s; here it must be for %s.", excerpts(c.audience), strings.Join(s.audiences, " or "))
-		e.Detail = c.whose()
+// prove returns the claims of a token that the key signed.
+func (s *Servers) prove(p strict.Parts, key *rsa.PublicKey) (*claims, *engine.Error) {
+	room := s.rooms.Get().(*scratch)
+	defer s.rooms.Put(room)
+	c, refused := readClaims(p.Payload, room)
+	if refused != nil {
+		return nil, refused
 	}
-	e.Err = err
-	return e
+	text := append(room[:0], p.Signed...)
+	signature, ok := strict.Decode(text[len(text):], p.Signature)
+	if !ok {
+		return nil, malformed("its parts cannot be read")
+	}
+	sum := sha256.Sum256(text)
+	if err := rsa.VerifyPKCS1v15(key, crypto.SHA256, sum[:], signature); err != nil {
+		e := refuse("entra.signature", "The key that the token names did not sign it.")
+		e.Err = err
+		return nil, e
+	}
+	return c, nil
+}
+
+// check returns nil if a proven token counts here and now.
+func (s *Servers) check(c *claims, keys *keySet, now time.Time) *engine.Error {
+	switch {
+	case c.expires.IsZero():
+		return refuse("entra.exp", "The token has no exp claim: expected seconds since 1970, as a number.")
+	case !now.Before(c.expires.Add(Skew)):
+		e := refuse("entra.expired", "The token expired at %s.", stamp(c.expires))
+		e.Detail = fmt.Sprintf("Clocks may differ by %s. ", Skew)
+		return e
+	case now.Before(c.begins.Add(-Skew)):
+		e := refuse("entra.notyet", "The token is not valid before %s.", stamp(c.begins))
+		e.Detail = fmt.Sprintf("Clocks may differ by %s. ", Skew)
+		return e
+	case !slices.ContainsFunc(c.audience, s.meant):
+		return refuse("entra.audience", "The token is for %s; here it must be for %s.", excerpts(c.audience), strings.Join(s.audiences, " or "))
+	}
+	if e := s.issuer.check(c, keys); e != nil {
+		return e
+	}
+	if c.application == "" {
+		return refuse("entra.caller",
+			"The token does not name the application that it was issued to (appid or azp): expected an access token; this may be an ID token.")
+	}
+	return nil
+}
+
+// meant reports whether a token for that audience is meant for us. One for nobody
+// never is.
+func (s *Servers) meant(audience string) bool {
+	return audience != "" && slices.Contains(s.audiences, audience)
 }
 
 // caller is one whose token holds.

@@ -2,16 +2,13 @@ package entra
 
 import (
 	"bytes"
-	"encoding/base64"
-	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
-	"github.com/golang-jwt/jwt/v5"
-
+	"github.com/fanfare/fanfare/authn/internal/strict"
 	"github.com/fanfare/fanfare/engine"
 )
 
@@ -23,7 +20,8 @@ const (
 	// Skew is how far the clocks of those who sign and those who check may differ.
 	Skew = 5 * time.Minute
 
-	maxKeyID = 256
+	maxKeyID   = 256
+	maxMembers = 256 // of the header or the claims; Entra ID puts some 30 into a token
 )
 
 // algorithm is the one that tokens are signed with: Entra ID's only one, and the
@@ -36,26 +34,46 @@ type header struct {
 	crit          bool
 }
 
-// readHeader reads the header of a token.
-func readHeader(text string) (h header, _ *engine.Error) {
+// readHeader reads the header of a token, and returns the token's parts too.
+func readHeader(text string) (h header, p strict.Parts, _ *engine.Error) {
 	if len(text) > MaxToken {
-		return h, refuse("entra.length", "The token has %d bytes, at most %d are accepted.", len(text), MaxToken)
+		return h, p, refuse("entra.length", "The token has %d bytes, at most %d are accepted.", len(text), MaxToken)
 	}
-	first, rest, _ := strings.Cut(text, ".")
-	if n := strings.Count(rest, "."); n != 1 {
-		return h, malformed("it has %d parts between dots, a signed token has 3", strings.Count(text, ".")+1)
+	p, n := strict.Split(text)
+	if n != 3 {
+		return h, p, malformed("it has %d parts between dots, a signed token has 3", n)
 	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(first)
-	if err != nil {
-		return h, malformed("its header is not base64url")
+	var room [256]byte // enough for most
+	raw, ok := strict.Decode(room[:0], p.Header)
+	if !ok {
+		return h, p, malformed("its header is not base64url")
 	}
-	r := object(raw)
-	h = header{alg: r.str("alg"), kid: r.str("kid"), typ: r.str("typ")}
-	_, h.crit = r.members["crit"]
-	if r.err != nil {
-		return h, malformed("of its header, %s", r.err)
+	if err := h.read(raw); err != nil {
+		return h, p, malformed("of its header, %s", err)
 	}
-	return h, nil
+	return h, p, nil
+}
+
+func (h *header) read(raw []byte) error {
+	var room [8]string
+	r := reader{names: room[:0]}
+	r.open(raw)
+	for r.next() {
+		switch r.name {
+		case "alg":
+			h.alg = r.str()
+		case "kid":
+			h.kid = r.str()
+		case "typ":
+			h.typ = r.str()
+		case "crit":
+			h.crit = true
+			r.skip()
+		default:
+			r.skip()
+		}
+	}
+	return r.end()
 }
 
 // check refuses a header that no token of ours has.
@@ -73,11 +91,11 @@ func (h header) check() *engine.Error {
 	return nil
 }
 
-// claims are those that mean something here. They satisfy jwt.Claims.
+// claims are those that mean something here.
 type claims struct {
 	issuer, subject string
-	audience        jwt.ClaimStrings
-	expires, begins *jwt.NumericDate
+	audience        []string
+	expires, begins time.Time // zero if the token does not say
 
 	version, tenant  string   // ver, tid
 	object           string   // oid
@@ -86,29 +104,8 @@ type claims struct {
 	groups, roles    []string // as they came
 	overage          bool     // there are groups, and the token does not name them
 
-	unread error // why they cannot be read; nil if they can
+	room [32]string // for the lists of most tokens, to save allocations
 }
-
-var _ jwt.Claims = (*claims)(nil)
-
-// GetExpirationTime implements jwt.Claims, as the methods below do.
-func (c *claims) GetExpirationTime() (*jwt.NumericDate, error) { return c.expires, nil }
-
-// GetIssuedAt says that nobody looks at it: the clocks that made a token are
-// judged by its nbf.
-func (c *claims) GetIssuedAt() (*jwt.NumericDate, error) { return nil, nil }
-
-// GetNotBefore returns the nbf claim.
-func (c *claims) GetNotBefore() (*jwt.NumericDate, error) { return c.begins, nil }
-
-// GetIssuer returns the iss claim.
-func (c *claims) GetIssuer() (string, error) { return c.issuer, nil }
-
-// GetSubject returns the sub claim.
-func (c *claims) GetSubject() (string, error) { return c.subject, nil }
-
-// GetAudience returns the aud claim.
-func (c *claims) GetAudience() (jwt.ClaimStrings, error) { return c.audience, nil }
 
 // app reports whether the token stands for an application and not for a user who
 // came through one: idtyp says so, and where it is missing, the lack of scp does.
@@ -126,41 +123,96 @@ func (c *claims) whose() string {
 		kind, excerpt(c.object), excerpt(c.application), excerpt(c.tenant), excerpts(c.roles), excerpts(c.groups))
 }
 
-// UnmarshalJSON reads the claims strictly: a name is spelled one way, and comes
-// once. A claim that is null counts as none.
-func (c *claims) UnmarshalJSON(raw []byte) error {
-	r := object(raw)
-	c.issuer, c.subject, c.audience = r.str("iss"), r.str("sub"), r.strs("aud")
-	c.expires, c.begins = r.date("exp"), r.date("nbf")
-	c.version, c.tenant, c.object = r.str("ver"), r.str("tid"), r.str("oid")
-	c.kind, c.delegation = r.str("idtyp"), r.str("scp")
-	c.groups, c.roles = r.strs("groups"), r.strs("roles")
-	for _, name := range []string{"appid", "azp", "client_id"} {
-		id := r.str(name)
-		if c.application != "" && id != "" && id != c.application {
-			r.fail("its members appid, azp and client_id name different applications")
-		}
-		if id != "" {
-			c.application = id
-		}
+// scratch is room for a token's bytes while it is read. It is reused, since
+// memory of its own for every token shows in BenchmarkAuthorizeRatio.
+type scratch [MaxToken]byte
+
+// readClaims reads the payload of a token strictly: a name is spelled one way,
+// and comes once. A claim that is null counts as none.
+func readClaims(part string, room *scratch) (*claims, *engine.Error) {
+	raw, ok := strict.Decode(room[:0], part)
+	if !ok {
+		return nil, malformed("its parts cannot be read")
 	}
-	var elsewhere map[string]json.RawMessage
-	if raw := r.members["_claim_names"]; raw != nil && json.Unmarshal(raw, &elsewhere) != nil {
-		r.fail("the member _claim_names is not an object")
+	c := new(claims)
+	if err := c.read(raw); err != nil {
+		return nil, malformed("of its claims, %s", err)
 	}
-	_, c.overage = elsewhere["groups"]
-	if c.overage = c.overage || string(r.members["hasgroups"]) == "true"; c.overage {
-		c.groups = nil
-	}
-	c.unread = r.err
-	return r.err
+	return c, nil
 }
 
-// reader reads the members of a JSON object. A member that is null counts as
-// none. It keeps what was wrong first.
+func (c *claims) read(raw []byte) error {
+	if string(bytes.Trim(raw, " \t\r\n")) == "null" {
+		return nil // claims that are null count as none, too
+	}
+	var room [32]string
+	r := reader{names: room[:0], values: c.room[:0]}
+	r.open(raw)
+	for r.next() {
+		switch r.name {
+		case "iss":
+			c.issuer = r.str()
+		case "sub":
+			c.subject = r.str()
+		case "aud":
+			c.audience = r.strs()
+		case "exp":
+			c.expires = r.date()
+		case "nbf":
+			c.begins = r.date()
+		case "ver":
+			c.version = r.str()
+		case "tid":
+			c.tenant = r.str()
+		case "oid":
+			c.object = r.str()
+		case "appid", "azp", "client_id":
+			id := r.str()
+			if c.application != "" && id != "" && id != c.application {
+				r.fail("its members appid, azp and client_id name different applications")
+			}
+			if id != "" {
+				c.application = id
+			}
+		case "idtyp":
+			c.kind = r.str()
+		case "scp":
+			c.delegation = r.str()
+		case "groups":
+			c.groups = r.strs()
+		case "roles":
+			c.roles = r.strs()
+		case "_claim_names":
+			c.overage = r.has("groups") || c.overage
+		case "hasgroups":
+			c.overage = r.yes() || c.overage
+		default:
+			r.skip()
+		}
+	}
+	if c.overage {
+		c.groups = nil
+	}
+	return r.end()
+}
+
+// reader reads the members of a JSON object in one pass: next comes to a member,
+// and one of the methods below it reads its value. A member that is null counts
+// as none. It stops at what is wrong first.
 type reader struct {
-	members map[string]json.RawMessage
-	err     error
+	sc     strict.Scanner
+	name   string   // of the present member
+	names  []string // of those so far; few enough to look through one by one
+	values []string // of all lists, one after the other
+	err    error    // what is wrong with a text that is JSON so far
+}
+
+func (r *reader) open(text []byte) {
+	var ok bool
+	r.sc, ok = strict.NewScanner(text)
+	if k, some := r.sc.Peek(); ok && some && k != strict.Object {
+		r.fail("it is not an object")
+	}
 }
 
 func (r *reader) fail(format string, args ...any) {
@@ -169,81 +221,132 @@ func (r *reader) fail(format string, args ...any) {
 	}
 }
 
-// object reads a text that is one JSON object and nothing else, in which no
-// member comes twice.
-func object(raw []byte) *reader {
-	r := &reader{members: make(map[string]json.RawMessage, 24)}
-	if !utf8.Valid(raw) || !json.Valid(raw) {
-		r.fail("it is not JSON")
-		return r
+// next reports false at the end, and where something is wrong.
+func (r *reader) next() (ok bool) {
+	if r.err != nil {
+		return false
 	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	if open, err := dec.Token(); err != nil || open != json.Delim('{') {
-		r.fail("it is not an object")
-		return r
-	}
-	for dec.More() {
-		token, err := dec.Token()
-		var value json.RawMessage
-		if err == nil {
-			err = dec.Decode(&value)
-		}
-		if err != nil { // after json.Valid there is no reason for one
-			r.fail("%w", err)
-			return r
-		}
-		name, _ := token.(string)
-		if _, twice := r.members[name]; twice {
-			r.fail("the member %s comes twice", excerpt(name))
-		}
-		if string(value) == "null" {
-			value = nil
-		}
-		r.members[name] = value
-	}
-	return r
-}
-
-func (r *reader) str(name string) (s string) {
-	if raw := r.members[name]; raw != nil && json.Unmarshal(raw, &s) != nil {
-		r.fail("the member %s is not a string", name)
-	}
-	return s
-}
-
-// strs reads a string or an array of strings.
-func (r *reader) strs(name string) (list []string) {
-	raw := r.members[name]
-	var one string
+	r.name, ok = r.sc.Next()
 	switch {
-	case raw == nil:
-	case json.Unmarshal(raw, &one) == nil:
-		return []string{one}
-	case json.Unmarshal(raw, &list) != nil:
-		r.fail("the member %s is neither a string nor an array of strings", name)
+	case !ok:
+		return false
+	case slices.Contains(r.names, r.name):
+		r.fail("the member %s comes twice", excerpt(r.name))
+		return false
+	case len(r.names) == maxMembers:
+		r.fail("it has more than %d members", maxMembers)
+		return false
 	}
-	return list
+	r.names = append(r.names, r.name)
+	return true
+}
+
+// end returns what was wrong with the object, whose end has been reached.
+func (r *reader) end() error {
+	if r.sc.Err != "" {
+		r.fail("it is not JSON")
+	}
+	return r.err
+}
+
+// value reads any value. One that is no JSON comes out as a null, for end to
+// refuse.
+func (r *reader) value() (string, strict.Kind) {
+	v, k, ok := r.sc.Value(1)
+	if !ok || k == strict.Null {
+		return "", strict.Null
+	}
+	return v, k
+}
+
+func (r *reader) skip() { r.value() }
+
+func (r *reader) str() string {
+	v, k := r.value()
+	if k != strict.String && k != strict.Null {
+		r.fail("the member %s is not a string", r.name)
+	}
+	return v
+}
+
+// yes reads a value and reports whether it is true.
+func (r *reader) yes() bool {
+	v, k := r.value()
+	return k == strict.Bool && v == "true"
+}
+
+// strs reads a string or an array of strings. A null among them is an empty one.
+func (r *reader) strs() []string {
+	if k, _ := r.sc.Peek(); k != strict.Array {
+		switch v, k := r.value(); k {
+		case strict.Null:
+		case strict.String:
+			r.values = append(r.values, v)
+			return r.values[len(r.values)-1:]
+		default:
+			r.failStrs()
+		}
+		return nil
+	}
+	from := len(r.values)
+	for first := true; r.sc.Item(first); first = false {
+		v, k, ok := r.sc.Value(2)
+		switch {
+		case !ok:
+			return nil
+		case k == strict.Null:
+			v = ""
+		case k != strict.String:
+			r.failStrs()
+			return nil
+		}
+		r.values = append(r.values, v)
+	}
+	return r.values[from:len(r.values):len(r.values)]
+}
+
+func (r *reader) failStrs() {
+	r.fail("the member %s is neither a string nor an array of strings", r.name)
+}
+
+// has reads an object and reports whether it has a member of that name.
+func (r *reader) has(name string) (found bool) {
+	v, k := r.value()
+	switch k {
+	case strict.Null:
+		return false
+	case strict.Object:
+	default:
+		r.fail("the member %s is not an object", r.name)
+		return false
+	}
+	sc, _ := strict.NewScanner([]byte(v)) // which value has found to be good
+	for member, ok := sc.Next(); ok; member, ok = sc.Next() {
+		found = found || member == name
+		sc.Value(2)
+	}
+	return found
 }
 
 // lastSecond is the end of the year 9999, beyond which dates have no common form.
 const lastSecond = 253402300799
 
 // date reads a NumericDate of RFC 7519: seconds since 1970, perhaps with a
-// fraction, which is dropped.
-func (r *reader) date(name string) *jwt.NumericDate {
-	raw := r.members[name]
-	if raw == nil {
-		return nil
+// fraction, which is dropped. It is zero if there is none.
+func (r *reader) date() time.Time {
+	v, k := r.value()
+	if k == strict.Null {
+		return time.Time{}
 	}
-	seconds, err := strconv.ParseFloat(string(raw), 64)
-	if err != nil || seconds < 0 || seconds > lastSecond {
-		r.fail("the member %s is not a number of seconds since 1970", name)
-		return nil
+	seconds, err := strconv.ParseFloat(v, 64)
+	if k != strict.Number || err != nil || seconds < 0 || seconds > lastSecond {
+		r.fail("the member %s is not a number of seconds since 1970", r.name)
+		return time.Time{}
 	}
-	return jwt.NewNumericDate(time.Unix(int64(seconds), 0))
+	return time.Unix(int64(seconds), 0)
 }
 
-func stamp(d *jwt.NumericDate) string { return d.UTC().Format(time.RFC3339) }
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 func refuse(rule, format string, args ...any) *engine.Error {
 	return engine.Errorf(engine.CodeUnauthenticated, rule, format, args...)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/MicahParks/jwkset"
 	"github.com/MicahParks/keyfunc/v3"
+	"github.com/golang-jwt/jwt/v5"
 )
 
 // Bounds of what an issuer may answer.
@@ -147,26 +148,38 @@ func (i *Issuer) collect(ctx context.Context, keys []json.RawMessage) (*keySet, 
 	if len(keys) > maxKeys {
 		return nil, fmt.Errorf("the issuer has %d keys; at most %d are accepted", len(keys), maxKeys)
 	}
-	set, store := &keySet{}, jwkset.NewMemoryStorage()
+	var ids []string
+	store := jwkset.NewMemoryStorage()
 	for _, raw := range keys {
 		key, ok := i.signingKey(raw)
 		if !ok {
 			continue
 		}
 		// Of two keys with one id the first counts.
-		if id := key.Marshal().KID; !slices.Contains(set.ids, id) {
+		if id := key.Marshal().KID; !slices.Contains(ids, id) {
 			if err := store.KeyWrite(ctx, key); err != nil {
 				return nil, err
 			}
-			set.ids = append(set.ids, id)
+			ids = append(ids, id)
 		}
 	}
-	if len(set.ids) == 0 {
+	if len(ids) == 0 {
 		return nil, errors.New("none of the issuer's keys is an RSA key that signs with " + algorithm)
 	}
-	var err error
-	set.keyfunc, err = keyfunc.New(keyfunc.Options{Storage: store})
-	return set, err
+	find, err := keyfunc.New(keyfunc.Options{Storage: store})
+	if err != nil {
+		return nil, err
+	}
+	// Its storage has a lock, so keyfunc is asked once a reading and not once a token.
+	set := &keySet{ids: ids, keys: make(map[string]*rsa.PublicKey, len(ids))}
+	for _, id := range ids {
+		key, err := find.Keyfunc(&jwt.Token{Header: map[string]any{"alg": algorithm, "kid": id}})
+		if err != nil {
+			return nil, err
+		}
+		set.keys[id], _ = key.(*rsa.PublicKey) // as signingKey has seen to
+	}
+	return set, nil
 }
 
 // signingKey reads one key. One that is of no use here is nothing bad: providers

@@ -4,9 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/base64"
 	"hash"
-	"strings"
 	"sync"
 )
 
@@ -47,18 +45,4 @@ func (k *Key) verify(signed string, sum []byte) bool {
 	ok := subtle.ConstantTimeCompare(m.hash.Sum(m.sum[:0]), sum) == 1
 	k.pool.Put(m)
 	return ok
-}
-
-// strict refuses an encoding whose unused bits are not zero.
-var strict = base64.RawURLEncoding.Strict()
-
-// decode returns the bytes of one part of a token, for which there is exactly
-// one accepted spelling.
-func decode(dst []byte, part string) ([]byte, bool) {
-	// The decoder would skip over line breaks.
-	if strings.IndexByte(part, '\n') >= 0 || strings.IndexByte(part, '\r') >= 0 {
-		return nil, false
-	}
-	out, err := strict.AppendDecode(dst, []byte(part))
-	return out, err == nil
 }

@@ -40,8 +40,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
+	"github.com/fanfare/fanfare/authn/internal/strict"
 	"github.com/fanfare/fanfare/engine"
 )
 
@@ -79,7 +79,7 @@ type Token struct {
 
 	aud, roles, groups []string
 	iss, sub           string
-	subKind            kind
+	subKind            strict.Kind
 	// Why the claim cannot be used; empty if it can.
 	badRole, badGroup string
 
@@ -102,9 +102,9 @@ func (t *Token) Issuer() string { return t.iss }
 // caller.
 func (t *Token) Identity() (engine.Identity, error) {
 	id := engine.Identity{Claims: t.claims, Expires: time.Unix(t.exp, 0)}
-	if t.subKind != kindNull {
+	if t.subKind != strict.Null {
 		_, err := engine.ParseUserID(t.sub)
-		if t.subKind != kindString || t.sub != "" && err != nil {
+		if t.subKind != strict.String || t.sub != "" && err != nil {
 			return id, refuse("token.sub", "The token's sub claim is not a user id: expected a string of 1 to %d characters that are not all blank.", engine.MaxUserID)
 		}
 	}
@@ -177,7 +177,7 @@ func Verify(text string, now time.Time, keys Keys) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	kid, err := readHeader(p.header)
+	kid, err := readHeader(p.Header)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +185,7 @@ func Verify(text string, now time.Time, keys Keys) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readClaims(p.payload, key, now)
+	return readClaims(p.Payload, key, now)
 }
 
 // KeyID returns the key id in the header of a token that has proven nothing yet;
@@ -195,26 +195,22 @@ func KeyID(text string) string {
 	if err != nil {
 		return ""
 	}
-	kid, _ := readHeader(p.header)
+	kid, _ := readHeader(p.Header)
 	return kid
 }
 
-// parts are the three parts of a token, still encoded.
-type parts struct{ signed, header, payload, signature string }
-
-func split(text string) (p parts, err error) {
+func split(text string) (p strict.Parts, err error) {
 	switch {
 	case text == "":
 		return p, refuse("token.missing", "No access token was sent.")
 	case len(text) > MaxLength:
 		return p, refuse("token.length", "The token has %d bytes, at most %d are accepted.", len(text), MaxLength)
 	}
-	last := strings.LastIndexByte(text, '.')
-	first := strings.IndexByte(text, '.')
-	if n := strings.Count(text, "."); n != 2 {
-		return p, malformed("it has %d parts between dots, a signed token has 3", n+1)
+	p, n := strict.Split(text)
+	if n != 3 {
+		return p, malformed("it has %d parts between dots, a signed token has 3", n)
 	}
-	return parts{text[:last], text[:first], text[first+1 : last], text[last+1:]}, nil
+	return p, nil
 }
 
 // The header that SDKs write, which is not worth parsing each time:
@@ -226,39 +222,39 @@ func readHeader(part string) (kid string, err error) {
 	if part == usualHeader {
 		return "", nil
 	}
-	raw, ok := decode(nil, part)
-	if !ok || !utf8.Valid(raw) {
+	raw, ok := strict.Decode(nil, part)
+	sc, valid := strict.NewScanner(raw)
+	if !ok || !valid {
 		return "", malformed("its header is not base64url of UTF-8")
 	}
 	var alg, typ string
 	var hasAlg bool
 	seen := make(map[string]bool, 4)
-	sc := scanner{s: string(raw)}
-	for name, ok := sc.next(); ok; name, ok = sc.next() {
-		v, k, ok := sc.value(1)
+	for name, ok := sc.Next(); ok; name, ok = sc.Next() {
+		v, k, ok := sc.Value(1)
 		switch {
 		case !ok:
 		case seen[name]:
-			sc.fail("a member comes twice")
+			sc.Fail("a member comes twice")
 		case name == "alg":
-			alg, hasAlg = v, k == kindString
-		case (name == "typ" || name == "kid") && k != kindString:
-			sc.fail(name + " is not a string")
+			alg, hasAlg = v, k == strict.String
+		case (name == "typ" || name == "kid") && k != strict.String:
+			sc.Fail(name + " is not a string")
 		case name == "typ":
 			typ = v
 		case name == "kid":
 			kid = v
 		case name == "crit":
-			sc.fail("it asks for extensions (crit), and none is known here")
+			sc.Fail("it asks for extensions (crit), and none is known here")
 		}
-		if sc.err != "" {
+		if sc.Err != "" {
 			break
 		}
 		seen[name] = true
 	}
 	switch {
-	case sc.err != "":
-		return "", malformed("of its header, %s", sc.err)
+	case sc.Err != "":
+		return "", malformed("of its header, %s", sc.Err)
 	case !hasAlg || alg != "HS256":
 		return "", refuse("token.alg", "The token is signed with %s; only HS256, with an access key, is accepted here.", excerpt(alg))
 	case typ != "" && !strings.EqualFold(typ, "JWT"):
@@ -268,18 +264,18 @@ func readHeader(part string) (kid string, err error) {
 }
 
 // prove returns the key that signed p.
-func prove(p parts, kid string, keys Keys) (*Key, error) {
+func prove(p strict.Parts, kid string, keys Keys) (*Key, error) {
 	var buf [sha256.Size]byte
-	if len(p.signature) != strict.EncodedLen(sha256.Size) {
-		return nil, signature("the signature has %d characters, HS256 has %d", len(p.signature), strict.EncodedLen(sha256.Size))
+	if len(p.Signature) != strict.EncodedLen(sha256.Size) {
+		return nil, signature("the signature has %d characters, HS256 has %d", len(p.Signature), strict.EncodedLen(sha256.Size))
 	}
-	sum, ok := decode(buf[:0], p.signature)
+	sum, ok := strict.Decode(buf[:0], p.Signature)
 	if !ok {
 		return nil, malformed("its signature is not base64url")
 	}
 	tried := keys.Keys(kid)
 	for _, k := range tried {
-		if k.verify(p.signed, sum) {
+		if k.verify(p.Signed, sum) {
 			return k, nil
 		}
 	}
@@ -289,18 +285,18 @@ func prove(p parts, kid string, keys Keys) (*Key, error) {
 // readClaims reads the payload of a token that key signed.
 func readClaims(part string, key *Key, now time.Time) (*Token, error) {
 	var stack [512]byte // enough for most
-	raw, ok := decode(stack[:0], part)
-	easy := plain(raw)
-	if !ok || !easy && !utf8.Valid(raw) {
+	raw, ok := strict.Decode(stack[:0], part)
+	sc, valid := strict.NewScanner(raw)
+	if !ok || !valid {
 		return nil, malformed("its payload is not base64url of UTF-8")
 	}
 	t := &Token{key: key, claims: make(map[string][]string, 8)}
 	t.values = t.room[:0]
-	r := reader{scanner: scanner{s: string(raw), plain: easy}, t: t}
-	for name, ok := r.next(); ok && r.claim(name); name, ok = r.next() {
+	r := reader{Scanner: sc, t: t}
+	for name, ok := r.Next(); ok && r.claim(name); name, ok = r.Next() {
 	}
-	if r.err != "" {
-		return nil, malformed("of its payload, %s", r.err)
+	if r.Err != "" {
+		return nil, malformed("of its payload, %s", r.Err)
 	}
 	if err := r.checkTimes(now); err != nil {
 		return nil, err
@@ -310,25 +306,25 @@ func readClaims(part string, key *Key, now time.Time) (*Token, error) {
 
 // reader reads the claims of one token.
 type reader struct {
-	scanner
+	strict.Scanner
 	t *Token
 
 	exp, nbf         string // as written
-	expKind, nbfKind kind
+	expKind, nbfKind strict.Kind
 }
 
 // claim reads the value of one claim. A claim that is null says nothing.
 func (r *reader) claim(name string) bool {
-	k, ok := r.peek()
+	k, ok := r.Peek()
 	if !ok {
 		return false
 	}
 	from, bad := len(r.t.values), ""
-	if k == kindArray {
+	if k == strict.Array {
 		bad, ok = r.array()
 	} else {
 		ok = r.item(1)
-		if k != kindString && k != kindNull {
+		if k != strict.String && k != strict.Null {
 			bad = notStrings
 		}
 	}
@@ -337,7 +333,7 @@ func (r *reader) claim(name string) bool {
 	}
 	values, before := r.t.values[from:len(r.t.values):len(r.t.values)], len(r.t.claims)
 	if r.t.claims[name] = values; len(r.t.claims) == before {
-		return r.fail("a claim comes twice")
+		return r.Fail("a claim comes twice")
 	}
 	r.known(name, k, values, bad)
 	return true
@@ -348,8 +344,8 @@ const notStrings = "holds something that is not a string"
 // item reads one value into the token's. A null becomes the empty string, and
 // what is neither is kept as JSON.
 func (r *reader) item(depth int) bool {
-	v, k, ok := r.value(depth)
-	if k == kindNull {
+	v, k, ok := r.Value(depth)
+	if k == strict.Null {
 		v = ""
 	}
 	r.t.values = append(r.t.values, v)
@@ -359,32 +355,23 @@ func (r *reader) item(depth int) bool {
 // array reads an array item by item, and says what is bad about it if one is no
 // string.
 func (r *reader) array() (bad string, ok bool) {
-	r.i++ // peek saw the bracket
-	if r.take(']') {
-		return "", true
-	}
-	for {
-		if k, ok := r.peek(); !ok || !r.item(2) {
+	for first := true; r.Item(first); first = false {
+		if k, ok := r.Peek(); !ok || !r.item(2) {
 			return "", false
-		} else if k != kindString {
+		} else if k != strict.String {
 			bad = notStrings
 		}
-		if r.take(']') {
-			return bad, true
-		}
-		if !r.take(',') {
-			return "", r.fail("a comma or a closing bracket is missing")
-		}
 	}
+	return bad, r.Err == ""
 }
 
 // known takes note of the claims that mean something here.
-func (r *reader) known(name string, k kind, values []string, bad string) {
+func (r *reader) known(name string, k strict.Kind, values []string, bad string) {
 	t, first := r.t, ""
 	if len(values) > 0 {
 		first = values[0]
 	}
-	if k == kindNull {
+	if k == strict.Null {
 		values = nil
 	}
 	switch name {
@@ -393,7 +380,7 @@ func (r *reader) known(name string, k kind, values []string, bad string) {
 			t.aud = values
 		}
 	case claimIssuer:
-		if k == kindString {
+		if k == strict.String {
 			t.iss = first
 		}
 	case claimExpires:
@@ -428,7 +415,7 @@ func (r *reader) checkTimes(now time.Time) error {
 			Detail:  fmt.Sprintf("Expired %d seconds ago; %d are tolerated.", late, skew),
 		}
 	}
-	if r.nbfKind == kindNull {
+	if r.nbfKind == strict.Null {
 		return nil
 	}
 	nbf, ok := numericDate(r.nbf, r.nbfKind)
@@ -450,8 +437,8 @@ const lastSecond = 253402300799
 
 // numericDate reads a NumericDate of RFC 7519: seconds, perhaps with a fraction,
 // which is dropped.
-func numericDate(s string, k kind) (int64, bool) {
-	if k != kindNumber {
+func numericDate(s string, k strict.Kind) (int64, bool) {
+	if k != strict.Number {
 		return 0, false
 	}
 	n, err := strconv.ParseInt(s, 10, 64)

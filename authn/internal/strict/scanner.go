@@ -1,4 +1,4 @@
-package token
+package strict
 
 import (
 	"bytes"
@@ -8,32 +8,48 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth is how deep the values of a token's claims may nest.
+// maxDepth is how deep the values of a token's header and claims may nest.
 const maxDepth = 16
 
-// kind is the type of a JSON value.
-type kind uint8
+// Kind is the type of a JSON value.
+type Kind uint8
 
+// The types of JSON values.
 const (
-	kindNull kind = iota
-	kindBool
-	kindNumber
-	kindString
-	kindArray
-	kindObject
+	Null Kind = iota
+	Bool
+	Number
+	String
+	Array
+	Object
 )
 
-// scanner reads JSON (RFC 8259) strictly and one value at a time. It exists
+// Scanner reads JSON (RFC 8259) strictly and one value at a time. It exists
 // because decoding a token's claims with encoding/json costs several times what
-// proving its signature does; BenchmarkVerify tells. Strings it returns share
-// memory with the text unless they hold escapes.
-type scanner struct {
+// proving an HMAC does, and a third of what proving an RSA signature does;
+// BenchmarkVerify and BenchmarkAuthorize of the rooms that use it tell. Strings
+// it returns share memory unless they hold escapes.
+//
+// Whether a member comes twice is for the caller to find, who keeps their names
+// anyway.
+type Scanner struct {
+	// Err is what was wrong first; empty if nothing.
+	Err string
+
 	s      string
 	i      int
-	inside bool // next has seen the opening brace
+	inside bool // Next has seen the opening brace
 	plain  bool // see plain
-	// err is what was wrong first; empty if nothing.
-	err string
+}
+
+// NewScanner returns a scanner of a copy of text. It reports false if text is
+// not UTF-8.
+func NewScanner(text []byte) (sc Scanner, ok bool) {
+	easy := plain(text)
+	if !easy && !utf8.Valid(text) {
+		return sc, false
+	}
+	return Scanner{s: string(text), plain: easy}, true
 }
 
 // plain reports whether text is ASCII without backslashes and control
@@ -58,21 +74,22 @@ func plain(text []byte) bool {
 	return bytes.IndexByte(text, '\\') < 0
 }
 
-func (sc *scanner) fail(what string) bool {
-	if sc.err == "" {
-		sc.err = what
+// Fail takes note of what is wrong, if nothing was before. It returns false.
+func (sc *Scanner) Fail(what string) bool {
+	if sc.Err == "" {
+		sc.Err = what
 	}
 	return false
 }
 
 // space skips blanks, of which compact JSON has none.
-func (sc *scanner) space() {
+func (sc *Scanner) space() {
 	if sc.i < len(sc.s) && sc.s[sc.i] <= ' ' {
 		sc.blanks()
 	}
 }
 
-func (sc *scanner) blanks() {
+func (sc *Scanner) blanks() {
 	for sc.i < len(sc.s) {
 		switch sc.s[sc.i] {
 		case ' ', '\t', '\n', '\r':
@@ -84,7 +101,7 @@ func (sc *scanner) blanks() {
 }
 
 // take skips blanks and then c, and reports whether it was there.
-func (sc *scanner) take(c byte) bool {
+func (sc *Scanner) take(c byte) bool {
 	sc.space()
 	if sc.i < len(sc.s) && sc.s[sc.i] == c {
 		sc.i++
@@ -93,14 +110,14 @@ func (sc *scanner) take(c byte) bool {
 	return false
 }
 
-// next reads the name of the next member of an object that is all of the text;
+// Next reads the name of the next member of an object that is all of the text;
 // the caller reads the value. It reports false at the end, and where something
-// is wrong, which err then says.
-func (sc *scanner) next() (name string, ok bool) {
+// is wrong, which Err then says.
+func (sc *Scanner) Next() (name string, ok bool) {
 	switch {
 	case !sc.inside:
 		if !sc.take('{') {
-			return "", sc.fail("it is not an object")
+			return "", sc.Fail("it is not an object")
 		}
 		sc.inside = true
 		if !sc.take('}') {
@@ -108,66 +125,68 @@ func (sc *scanner) next() (name string, ok bool) {
 		}
 	case !sc.take('}'):
 		if !sc.take(',') {
-			return "", sc.fail("a comma or a closing brace is missing")
+			return "", sc.Fail("a comma or a closing brace is missing")
 		}
 		return sc.name()
 	}
 	if sc.space(); sc.i != len(sc.s) {
-		sc.fail("something follows the object")
+		sc.Fail("something follows the object")
 	}
 	return "", false
 }
 
 // name reads a member's name and the colon.
-func (sc *scanner) name() (string, bool) {
+func (sc *Scanner) name() (string, bool) {
 	sc.space()
 	name, ok := sc.str()
 	if ok && !sc.take(':') {
-		ok = sc.fail("a colon is missing")
+		ok = sc.Fail("a colon is missing")
 	}
 	return name, ok
 }
 
-// peek returns the kind of the value that comes next.
-func (sc *scanner) peek() (kind, bool) {
+// Peek returns the kind of the value that comes next. It reports false where none
+// does.
+func (sc *Scanner) Peek() (Kind, bool) {
 	sc.space()
 	if sc.i == len(sc.s) {
-		return 0, sc.fail("a value is missing")
+		return 0, sc.Fail("a value is missing")
 	}
 	switch c := sc.s[sc.i]; c {
 	case '"':
-		return kindString, true
+		return String, true
 	case '{':
-		return kindObject, true
+		return Object, true
 	case '[':
-		return kindArray, true
+		return Array, true
 	case 't', 'f':
-		return kindBool, true
+		return Bool, true
 	case 'n':
-		return kindNull, true
+		return Null, true
 	default:
 		if c == '-' || '0' <= c && c <= '9' {
-			return kindNumber, true
+			return Number, true
 		}
 	}
-	return 0, sc.fail("a value is missing")
+	return 0, sc.Fail("a value is missing")
 }
 
-// value reads any value and returns it as text: a string's content, and the JSON
-// of anything else.
-func (sc *scanner) value(depth int) (string, kind, bool) {
-	k, ok := sc.peek()
+// Value reads any value, which stands in as many objects and arrays as depth
+// says, and returns it as text: a string's content, and the JSON of anything
+// else. It reports false where something is wrong.
+func (sc *Scanner) Value(depth int) (string, Kind, bool) {
+	k, ok := sc.Peek()
 	if !ok {
 		return "", k, false
 	}
 	start := sc.i
 	switch k {
-	case kindString:
+	case String:
 		s, ok := sc.str()
 		return s, k, ok
-	case kindNumber:
+	case Number:
 		ok = sc.number()
-	case kindBool, kindNull:
+	case Bool, Null:
 		ok = sc.word()
 	default:
 		ok = sc.nested(depth)
@@ -175,20 +194,37 @@ func (sc *scanner) value(depth int) (string, kind, bool) {
 	return sc.s[start:sc.i], k, ok
 }
 
-func (sc *scanner) word() bool {
+// Item goes to the next item of an array, or to the first one of the array that
+// Peek saw; the caller reads the item. It reports false at the end, and where
+// something is wrong.
+func (sc *Scanner) Item(first bool) bool {
+	if first {
+		sc.i++
+		return !sc.take(']')
+	}
+	switch {
+	case sc.take(']'):
+		return false
+	case sc.take(','):
+		return true
+	}
+	return sc.Fail("a comma or a closing bracket is missing")
+}
+
+func (sc *Scanner) word() bool {
 	for _, w := range [...]string{"true", "false", "null"} {
 		if strings.HasPrefix(sc.s[sc.i:], w) {
 			sc.i += len(w)
 			return true
 		}
 	}
-	return sc.fail("a value is misspelt")
+	return sc.Fail("a value is misspelt")
 }
 
 // nested skips an array or object.
-func (sc *scanner) nested(depth int) bool {
+func (sc *Scanner) nested(depth int) bool {
 	if depth >= maxDepth {
-		return sc.fail("it nests too deep")
+		return sc.Fail("it nests too deep")
 	}
 	closing, object := byte(']'), sc.s[sc.i] == '{'
 	if object {
@@ -204,19 +240,19 @@ func (sc *scanner) nested(depth int) bool {
 				return false
 			}
 		}
-		if _, _, ok := sc.value(depth + 1); !ok {
+		if _, _, ok := sc.Value(depth + 1); !ok {
 			return false
 		}
 		if sc.take(closing) {
 			return true
 		}
 		if !sc.take(',') {
-			return sc.fail("a comma or a closing bracket is missing")
+			return sc.Fail("a comma or a closing bracket is missing")
 		}
 	}
 }
 
-func (sc *scanner) digits() bool {
+func (sc *Scanner) digits() bool {
 	start := sc.i
 	for sc.i < len(sc.s) && '0' <= sc.s[sc.i] && sc.s[sc.i] <= '9' {
 		sc.i++
@@ -224,21 +260,21 @@ func (sc *scanner) digits() bool {
 	return sc.i > start
 }
 
-func (sc *scanner) at(c byte) bool { return sc.i < len(sc.s) && sc.s[sc.i] == c }
+func (sc *Scanner) at(c byte) bool { return sc.i < len(sc.s) && sc.s[sc.i] == c }
 
-func (sc *scanner) number() bool {
+func (sc *Scanner) number() bool {
 	if sc.at('-') {
 		sc.i++
 	}
 	zero := sc.at('0')
 	start := sc.i
 	if !sc.digits() || zero && sc.i > start+1 {
-		return sc.fail("a number is malformed")
+		return sc.Fail("a number is malformed")
 	}
 	if sc.at('.') {
 		sc.i++
 		if !sc.digits() {
-			return sc.fail("a number is malformed")
+			return sc.Fail("a number is malformed")
 		}
 	}
 	if sc.at('e') || sc.at('E') {
@@ -247,23 +283,23 @@ func (sc *scanner) number() bool {
 			sc.i++
 		}
 		if !sc.digits() {
-			return sc.fail("a number is malformed")
+			return sc.Fail("a number is malformed")
 		}
 	}
 	return true
 }
 
 // str reads a string.
-func (sc *scanner) str() (string, bool) {
+func (sc *Scanner) str() (string, bool) {
 	if !sc.at('"') {
-		return "", sc.fail("a string is missing")
+		return "", sc.Fail("a string is missing")
 	}
 	sc.i++
 	start := sc.i
 	if sc.plain {
 		n := strings.IndexByte(sc.s[start:], '"')
 		if n < 0 {
-			return "", sc.fail("a string has no end")
+			return "", sc.Fail("a string has no end")
 		}
 		sc.i += n + 1
 		return sc.s[start : start+n], true
@@ -281,13 +317,13 @@ func (sc *scanner) str() (string, bool) {
 		case '\\':
 			return sc.escaped(start)
 		}
-		return "", sc.fail("a string holds a control character")
+		return "", sc.Fail("a string holds a control character")
 	}
-	return "", sc.fail("a string has no end")
+	return "", sc.Fail("a string has no end")
 }
 
 // escaped reads the rest of a string that holds an escape and began at start.
-func (sc *scanner) escaped(start int) (string, bool) {
+func (sc *Scanner) escaped(start int) (string, bool) {
 	out := append(make([]byte, 0, 2*(sc.i-start)+32), sc.s[start:sc.i]...)
 	for sc.i < len(sc.s) {
 		c := sc.s[sc.i]
@@ -296,7 +332,7 @@ func (sc *scanner) escaped(start int) (string, bool) {
 		case c == '"':
 			return string(out), true
 		case c < ' ':
-			return "", sc.fail("a string holds a control character")
+			return "", sc.Fail("a string holds a control character")
 		case c != '\\':
 			out = append(out, c)
 			continue
@@ -329,18 +365,18 @@ func (sc *scanner) escaped(start int) (string, bool) {
 				}
 			}
 			if r < 0 || utf16.IsSurrogate(r) {
-				return "", sc.fail("a string holds a malformed \\u escape")
+				return "", sc.Fail("a string holds a malformed \\u escape")
 			}
 			out = utf8.AppendRune(out, r)
 		default:
-			return "", sc.fail("a string holds an unknown escape")
+			return "", sc.Fail("a string holds an unknown escape")
 		}
 	}
-	return "", sc.fail("a string has no end")
+	return "", sc.Fail("a string has no end")
 }
 
 // hex4 reads four hexadecimal digits, and returns -1 if they are not there.
-func (sc *scanner) hex4() rune {
+func (sc *Scanner) hex4() rune {
 	if len(sc.s)-sc.i < 4 {
 		return -1
 	}
