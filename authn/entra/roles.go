@@ -181,21 +181,16 @@ func canonical(id string) (form string, guid bool) {
 
 // isGUID reports whether s has the form of the ids of Entra ID.
 func isGUID(s string) bool {
-	if len(s) != 36 {
+	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
 		return false
 	}
+	digits := 0
 	for i := range len(s) {
-		switch c := s[i]; {
-		case i == 8 || i == 13 || i == 18 || i == 23:
-			if c != '-' {
-				return false
-			}
-		case '0' <= c && c <= '9', 'a' <= c|0x20 && c|0x20 <= 'f':
-		default:
-			return false
+		if c := s[i]; c-'0' < 10 || c|0x20-'a' < 6 {
+			digits++
 		}
 	}
-	return true
+	return digits == 32
 }
 
 func invalid(rule, format string, args ...any) *engine.Error {
