@@ -106,9 +106,6 @@ func BenchmarkAuthorize(b *testing.B) {
 // TestAuthorizeAllocations pins what a proof allocates: the claims and their text,
 // the header's, who the caller is, and what crypto/rsa takes for itself.
 func TestAuthorizeAllocations(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector drops from pools at random")
-	}
 	p := newProvider()
 	for name, made := range tokens(p) {
 		authorize, bare := work(t, p, made)

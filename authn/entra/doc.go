@@ -18,7 +18,7 @@
 // These rules must hold, and a refusal names the first that does not:
 //
 //	entra.length     it has at most MaxToken bytes
-//	entra.malformed  it is well formed, and no claim comes twice
+//	entra.malformed  it is well formed, and has at most 256 claims, none of them twice
 //	entra.alg        it is signed with RS256, and with nothing else
 //	entra.typ        it is of type JWT or at+jwt, or says nothing of that
 //	entra.crit       it asks for no extensions

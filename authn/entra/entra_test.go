@@ -198,6 +198,10 @@ func TestRefused(t *testing.T) {
 		"claims of another type": {p.token("one", with{"oid": 7}), "entra.malformed"},
 		"groups of another type": {p.token("one", with{"groups": []any{1}}), "entra.malformed"},
 		"names of another type":  {p.token("one", with{"_claim_names": "groups"}), "entra.malformed"},
+		"half a surrogate":       {payload(`"x":"\ud800"`), "entra.malformed"},
+		"too many claims":        {payload(strings.Join(many(257), ",")), "entra.malformed"},
+		"claims nested too deep": {payload(`"x":` + strings.Repeat("[", 17) + strings.Repeat("]", 17)), "entra.malformed"},
+		"a line break":           {strings.Replace(genuine, signature, signature[:9]+"\n"+signature[9:], 1), "entra.malformed"},
 		"padding":                {genuine + "=", "entra.malformed"},
 		"four parts":             {genuine + ".x", "entra.malformed"},
 		"two parts":              {b64(header) + "." + b64(string(good)), "entra.malformed"},
@@ -222,6 +226,14 @@ func TestRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// many returns that many claims that mean nothing.
+func many(n int) (claims []string) {
+	for i := range n {
+		claims = append(claims, fmt.Sprintf(`"c%d":%d`, i, i))
+	}
+	return claims
 }
 
 func mustJSON(v any) []byte {

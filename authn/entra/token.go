@@ -2,6 +2,7 @@ package entra
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -208,16 +209,19 @@ type reader struct {
 }
 
 func (r *reader) open(text []byte) {
-	var ok bool
-	r.sc, ok = strict.NewScanner(text)
-	if k, some := r.sc.Peek(); ok && some && k != strict.Object {
+	sc, ok := strict.NewScanner(text)
+	if !ok {
+		sc.Fail("it is not UTF-8")
+	}
+	if k, some := sc.Peek(); some && k != strict.Object {
 		r.fail("it is not an object")
 	}
+	r.sc = sc
 }
 
-func (r *reader) fail(format string, args ...any) {
+func (r *reader) fail(what string) {
 	if r.err == nil {
-		r.err = fmt.Errorf(format, args...)
+		r.err = errors.New(what)
 	}
 }
 
@@ -231,10 +235,10 @@ func (r *reader) next() (ok bool) {
 	case !ok:
 		return false
 	case slices.Contains(r.names, r.name):
-		r.fail("the member %s comes twice", excerpt(r.name))
+		r.fail("the member " + excerpt(r.name) + " comes twice")
 		return false
 	case len(r.names) == maxMembers:
-		r.fail("it has more than %d members", maxMembers)
+		r.fail(fmt.Sprintf("it has more than %d members", maxMembers))
 		return false
 	}
 	r.names = append(r.names, r.name)
@@ -244,7 +248,7 @@ func (r *reader) next() (ok bool) {
 // end returns what was wrong with the object, whose end has been reached.
 func (r *reader) end() error {
 	if r.sc.Err != "" {
-		r.fail("it is not JSON")
+		r.fail("it is not JSON: " + r.sc.Err)
 	}
 	return r.err
 }
@@ -264,7 +268,7 @@ func (r *reader) skip() { r.value() }
 func (r *reader) str() string {
 	v, k := r.value()
 	if k != strict.String && k != strict.Null {
-		r.fail("the member %s is not a string", r.name)
+		r.fail("the member " + r.name + " is not a string")
 	}
 	return v
 }
@@ -306,7 +310,7 @@ func (r *reader) strs() []string {
 }
 
 func (r *reader) failStrs() {
-	r.fail("the member %s is neither a string nor an array of strings", r.name)
+	r.fail("the member " + r.name + " is neither a string nor an array of strings")
 }
 
 // has reads an object and reports whether it has a member of that name.
@@ -317,7 +321,7 @@ func (r *reader) has(name string) (found bool) {
 		return false
 	case strict.Object:
 	default:
-		r.fail("the member %s is not an object", r.name)
+		r.fail("the member " + r.name + " is not an object")
 		return false
 	}
 	sc, _ := strict.NewScanner([]byte(v)) // which value has found to be good
@@ -340,7 +344,7 @@ func (r *reader) date() time.Time {
 	}
 	seconds, err := strconv.ParseFloat(v, 64)
 	if k != strict.Number || err != nil || seconds < 0 || seconds > lastSecond {
-		r.fail("the member %s is not a number of seconds since 1970", r.name)
+		r.fail("the member " + r.name + " is not a number of seconds since 1970")
 		return time.Time{}
 	}
 	return time.Unix(int64(seconds), 0)
@@ -359,7 +363,7 @@ func malformed(format string, args ...any) *engine.Error {
 // excerpt quotes at most 200 bytes of what a stranger sent.
 func excerpt(s string) string {
 	if len(s) > 200 {
-		return fmt.Sprintf("%q... (%d bytes)", s[:200], len(s))
+		return fmt.Sprintf("%s... (%d bytes)", strconv.Quote(s[:200]), len(s))
 	}
 	return strconv.Quote(s)
 }

@@ -115,6 +115,8 @@ func (sc *Scanner) take(c byte) bool {
 // is wrong, which Err then says.
 func (sc *Scanner) Next() (name string, ok bool) {
 	switch {
+	case sc.Err != "":
+		return "", false
 	case !sc.inside:
 		if !sc.take('{') {
 			return "", sc.Fail("it is not an object")

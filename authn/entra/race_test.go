@@ -1,5 +1,0 @@
-//go:build race
-
-package entra_test
-
-const raceEnabled = true
