@@ -1,13 +1,10 @@
 package sdktest
 
 import (
-	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 )
@@ -24,15 +21,8 @@ var listeningTLS = regexp.MustCompile(`listening on (https://127\.0\.0\.1:\d+)`)
 // gets its tokens from oauth2-mock-server, against a node without local
 // authentication. All of it speaks TLS, since the SDKs send no token otherwise.
 func TestEntra(t *testing.T) {
-	nodejs := need(t, "node")
-	modules := nodeModules(t, "entra")
-	c := certificates(t)
-	env := append(os.Environ(), "NODE_PATH="+modules, "ENTRA_TENANT="+entraTenant)
-
-	issuer := exec.Command(nodejs, filepath.Join("entra", "issuer.js"))
-	issuer.Env = append(env, "ENTRA_CERT_FILE="+c.certFile, "ENTRA_KEY_FILE="+c.keyFile)
-	authority := start(t, issuer).waitFor(t, listeningTLS)
-	n := startEntraNode(t, c, authority)
+	n, authority := startEntraNode(t, nil)
+	env := append(os.Environ(), "NODE_PATH="+nodeModules(t, "entra"), "ENTRA_TENANT="+entraTenant)
 	env = append(append(env, n.env()...), "ENTRA_AUTHORITY="+authority, "ENTRA_OWNER="+entraOwner, "ENTRA_READER="+entraReader)
 
 	t.Run("Python", func(t *testing.T) {
@@ -41,29 +31,31 @@ func TestEntra(t *testing.T) {
 		run(t, 2*time.Minute, cmd)
 	})
 	t.Run("JavaScript", func(t *testing.T) {
-		cmd := exec.Command(nodejs, nodeTest(filepath.Join("entra", "entra.test.js"))...)
+		cmd := exec.Command(need(t, "node"), nodeTest(filepath.Join("entra", "entra.test.js"))...)
 		cmd.Env = env
 		run(t, 2*time.Minute, cmd)
 	})
 	t.Run("Java", func(t *testing.T) {
 		java := need(t, "java")
 		classPath := compiled(t, jars(t, "java"), filepath.Join("entra", "*.java"), filepath.Join("java", "Check.java"), filepath.Join("java", "Wire.java"))
-		cmd := exec.Command(java, append(trusting(t, c.caFile), "-Dfile.encoding=UTF-8", "-cp", classPath, "EntraSuite")...)
+		cmd := exec.Command(java, append(trusting(t, n.CAFile), "-Dfile.encoding=UTF-8", "-cp", classPath, "EntraSuite")...)
 		cmd.Env = env
 		run(t, 2*time.Minute, cmd)
 	})
 }
 
-// startEntraNode runs a node that lets servers in by tokens of the authority alone.
-func startEntraNode(t *testing.T, c certs, authority string) *node {
+// startEntraNode runs an authority, and a node that lets servers in by its tokens
+// alone; hubs are the settings of the node's hubs.
+func startEntraNode(t *testing.T, hubs map[string]any) (n *node, authority string) {
 	t.Helper()
-	path, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &node{Key: randomKey(), CAFile: c.caFile}
-	text, err := json.Marshal(map[string]any{
-		"listen":           "127.0.0.1:0",
+	c := certificates(t)
+	issuer := exec.Command(need(t, "node"), filepath.Join("entra", "issuer.js"))
+	issuer.Env = append(os.Environ(), "NODE_PATH="+nodeModules(t, "entra"), "ENTRA_TENANT="+entraTenant,
+		"ENTRA_CERT_FILE="+c.certFile, "ENTRA_KEY_FILE="+c.keyFile)
+	authority = start(t, issuer).waitFor(t, listeningTLS)
+
+	n = &node{Key: randomKey(), CAFile: c.caFile}
+	p := serve(t, map[string]any{
 		"tls":              map[string]string{"certFile": c.certFile, "keyFile": c.keyFile},
 		"accessKeys":       map[string]string{"primary": n.Key},
 		"disableLocalAuth": true,
@@ -74,21 +66,10 @@ func startEntraNode(t *testing.T, c certs, authority string) *node {
 				{"principalId": entraReader, "role": "Web PubSub Service Reader", "hub": "chat"},
 			},
 		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "fanfare.yaml")
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(path, "--config", file, "--log-level", "debug")
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "FANFARE_") })
-	cmd.Env = append(cmd.Env, "SSL_CERT_FILE="+c.caFile) // the node trusts its issuer as it would any other host
-	p := start(t, cmd)
-	p.inOrder = true
+		"hubs": hubs,
+	}, "SSL_CERT_FILE="+c.caFile) // the node trusts its issuer as it would any other host
 	// Without local authentication there is no connection string to print.
 	n.Endpoint = p.waitFor(t, regexp.MustCompile(`Health +(https://[^/\s]+)/healthz`))
 	t.Logf("node: %s", n.Endpoint)
-	return n
+	return n, authority
 }

@@ -57,7 +57,7 @@ func compiled(t *testing.T, classPath string, patterns ...string) string {
 	return classes + string(os.PathListSeparator) + classPath
 }
 
-// storePassword opens a trust store that holds nothing secret; keytool wants one.
+// storePassword opens stores that hold nothing secret; keytool wants one.
 const storePassword = "changeit"
 
 // trusting returns the options of a JVM that trusts one CA and no other.

@@ -115,52 +115,54 @@ func allEvents(url string) []eventHandler {
 var endpointLine = regexp.MustCompile(`Endpoint=(https?://[^;\s]+)`)
 
 // startNode runs a node on a port of the kernel's choice, with the given event
-// handlers for each hub, until the test ends. It then stops in order: an exit
-// status other than 0 fails the test.
+// handlers for each hub, until the test ends.
 func startNode(t *testing.T, s scheme, hubs map[string][]eventHandler) *node {
 	t.Helper()
-	path, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
 	n := &node{Key: randomKey(), Secondary: randomKey()}
-
-	config := map[string]any{
-		"listen":     "127.0.0.1:0",
-		"accessKeys": map[string]string{"primary": n.Key, "secondary": n.Secondary},
-	}
+	settings := map[string]any{"accessKeys": map[string]string{"primary": n.Key, "secondary": n.Secondary}}
 	if s == tls {
 		c := certificates(t)
 		n.CAFile = c.caFile
-		config["tls"] = map[string]string{"certFile": c.certFile, "keyFile": c.keyFile}
+		settings["tls"] = map[string]string{"certFile": c.certFile, "keyFile": c.keyFile}
 	}
 	if len(hubs) > 0 {
-		settings := map[string]any{}
+		of := map[string]any{}
 		for name, handlers := range hubs {
-			settings[name] = map[string]any{"eventHandlers": handlers}
+			of[name] = map[string]any{"eventHandlers": handlers}
 		}
-		config["hubs"] = settings
+		settings["hubs"] = of
 	}
-	text, err := json.MarshalIndent(config, "", "  ") // JSON is YAML, and quotes what needs quoting
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(dir, "fanfare.yaml")
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-
-	cmd := exec.Command(path, "--config", file, "--log-level", "debug")
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "FANFARE_") })
-	p := start(t, cmd)
-	p.inOrder = true
-	n.Endpoint = p.waitFor(t, endpointLine)
+	n.Endpoint = serve(t, settings).waitFor(t, endpointLine)
 	if got, _, _ := strings.Cut(n.Endpoint, ":"); got != string(s) {
 		t.Fatalf("the node serves %s, want a %s address", n.Endpoint, s)
 	}
 	t.Logf("node: %s", n.Endpoint)
 	return n
+}
+
+// serve runs a node with settings, on a port of the kernel's choice, until the
+// test ends. It then stops in order: an exit status other than 0 fails the test.
+func serve(t *testing.T, settings map[string]any, env ...string) *process {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings["listen"] = "127.0.0.1:0"
+	text, err := json.MarshalIndent(settings, "", "  ") // JSON is YAML, and quotes what needs quoting
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "fanfare.yaml")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, "--config", file, "--log-level", "debug")
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "FANFARE_") })
+	cmd.Env = append(cmd.Env, env...)
+	p := start(t, cmd)
+	p.inOrder = true
+	return p
 }
 
 func randomKey() string {

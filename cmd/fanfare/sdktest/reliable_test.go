@@ -81,7 +81,7 @@ func testReliable(t *testing.T, s scheme, client *exec.Cmd, o ordeal) {
 	for _, i := range rng.Perm(o.messages - 1)[:o.kills] {
 		cuts[i+2] = true
 	}
-	send := n.groupSender(t, "reliable", "room")
+	send := n.sender(t, "reliable/groups/room")
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	began, last := time.Now(), 1
@@ -107,30 +107,21 @@ func testReliable(t *testing.T, s scheme, client *exec.Cmd, o ordeal) {
 	}
 }
 
-// groupSender returns a function that sends a text to a group, and returns once
-// that is answered.
-func (n *node) groupSender(t *testing.T, hub, group string) func(text string) {
+// sender returns a function that sends a text to target, which is HUB or
+// HUB/groups/GROUP, and returns once that is answered.
+func (n *node) sender(t *testing.T, target string) func(text string) {
 	t.Helper()
 	cs, err := accesskey.ParseConnectionString(n.ConnectionString())
 	if err != nil {
 		t.Fatal(err)
 	}
-	url := fmt.Sprintf("%s/api/hubs/%s/groups/%s/:send?api-version=2024-12-01", n.Endpoint, hub, group)
+	url := fmt.Sprintf("%s/api/hubs/%s/:send?api-version=2024-12-01", n.Endpoint, target)
 	token, err := cs.ServerToken(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := &http.Transport{}
+	transport := &http.Transport{TLSClientConfig: n.trust(t)}
 	t.Cleanup(transport.CloseIdleConnections)
-	if n.CAFile != "" {
-		pem, err := os.ReadFile(n.CAFile)
-		if err != nil {
-			t.Fatal(err)
-		}
-		roots := x509.NewCertPool()
-		roots.AppendCertsFromPEM(pem)
-		transport.TLSClientConfig = &stdtls.Config{RootCAs: roots, MinVersion: stdtls.VersionTLS12}
-	}
 	c := &http.Client{Transport: transport, Timeout: 10 * time.Second}
 	return func(text string) {
 		t.Helper()
@@ -150,6 +141,22 @@ func (n *node) groupSender(t *testing.T, hub, group string) func(text string) {
 			t.Fatalf("send %q: %s %s", text, res.Status, answer)
 		}
 	}
+}
+
+// trust is the TLS of a client that trusts the node's certificate; nil over plain
+// HTTP.
+func (n *node) trust(t *testing.T) *stdtls.Config {
+	t.Helper()
+	if n.CAFile == "" {
+		return nil
+	}
+	pem, err := os.ReadFile(n.CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	return &stdtls.Config{RootCAs: roots, MinVersion: stdtls.VersionTLS12}
 }
 
 // receiver judges what a client prints: "connected" and "joined" when it begins,

@@ -9,6 +9,7 @@ const { OAuth2Issuer, OAuth2Service } = require('oauth2-mock-server');
 
 const { ENTRA_TENANT: tenant, ENTRA_CERT_FILE: cert, ENTRA_KEY_FILE: key } = process.env;
 const base = `/${tenant}/v2.0`;
+const token = `/${tenant}/oauth2/v2.0/token`; // where Microsoft's libraries look that trust no document
 
 async function main() {
   let service;
@@ -19,7 +20,7 @@ async function main() {
     service = new OAuth2Service(issuer);
     service.on('beforeTokenSigning', ({ payload }, { body }) => {
       Object.assign(payload, {
-        aud: new URL(body.scope).origin, // the resource whose /.default was asked for
+        aud: new URL(body.scope.split(' ').find((s) => s.startsWith('https:'))).origin, // the resource whose /.default was asked for
         azp: body.client_id, oid: body.client_id, sub: body.client_id, tid: tenant, idtyp: 'app', ver: '2.0',
       });
     });
@@ -29,8 +30,8 @@ async function main() {
     if (request.url === '/rotate') {
       await renew();
       response.end();
-    } else if (request.url.startsWith(base)) {
-      request.url = request.url.slice(base.length);
+    } else if (request.url.startsWith(base) || request.url === token) {
+      request.url = request.url === token ? '/token' : request.url.slice(base.length);
       service.requestHandler(request, response);
     } else {
       response.writeHead(404).end();
