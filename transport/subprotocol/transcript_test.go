@@ -23,7 +23,7 @@ import (
 // how to read them.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) < 4 {
+	if err != nil || len(files) < 6 {
 		t.Fatalf("transcripts: %v, %v", files, err)
 	}
 	for _, file := range files {
@@ -68,12 +68,8 @@ type player struct {
 func (p *player) step(word, rest string) error {
 	switch word {
 	case "protocol":
-		switch rest {
-		case subprotocol.NameJSON:
-			p.enc, p.dec = subprotocol.JSON()
-			return nil
-		case subprotocol.NameReliableJSON:
-			p.enc, p.dec = subprotocol.ReliableJSON()
+		if known, ok := subprotocol.Find(rest); ok {
+			p.enc, p.dec = known.Encoder, known.Decoder
 			return nil
 		}
 		query, err := url.ParseQuery(rest)
