@@ -26,9 +26,6 @@ type Conn struct {
 	pings        time.Duration
 
 	// Fixed at birth.
-	numbered    bool
-	mute        bool // it is listened to, and not pinged
-	quiet       bool // raises no events (in-process subscribers)
 	id          ConnID
 	user        UserID
 	subprotocol string
@@ -39,7 +36,13 @@ type Conn struct {
 	heard  atomic.Bool
 	ending atomic.Bool  // mirrors isOver, for those who may not lock
 	parts  atomic.Int32 // what there still is of it: the logical connection, the sink
-	owed   atomic.Int64
+
+	// Fixed at birth, too; here they cost nothing.
+	numbered bool
+	mute     bool // it is listened to, and not pinged
+	quiet    bool // raises no events (in-process subscribers)
+
+	owed atomic.Int64
 
 	everyone membership  // in hub.all
 	byUser   *membership // in the user's group; nil without a user
