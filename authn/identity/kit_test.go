@@ -124,17 +124,3 @@ func part(tb testing.TB, text string, n int) map[string]any {
 	}
 	return m
 }
-
-// signBytes signs any payload by an RSA key.
-func signBytes(header map[string]any, payload []byte) string {
-	first, err := json.Marshal(header)
-	if err != nil {
-		panic(err)
-	}
-	text := base64.RawURLEncoding.EncodeToString(first) + "." + base64.RawURLEncoding.EncodeToString(payload)
-	signature, err := jwt.SigningMethodRS256.Sign(text, rsaPrivate())
-	if err != nil {
-		panic(err)
-	}
-	return text + "." + base64.RawURLEncoding.EncodeToString(signature)
-}
