@@ -7,8 +7,7 @@ import (
 	"github.com/fanfare/fanfare/authn/identity/internal/watch"
 )
 
-// MemoryStore is a [Store] that ends with the process. A user takes some 130 bytes
-// of it.
+// MemoryStore is a [Store] that ends with the process.
 type MemoryStore struct {
 	hub watch.Hub[Change]
 
