@@ -7,9 +7,11 @@
 //   - [ConnectionString] is an endpoint and a key, as SDKs take it.
 //   - [Servers] proves application servers, [Clients] proves clients. Each is a
 //     scheme for authn's chains and works alone too.
+//   - [Signed] proves application servers by signatures over whole requests.
 //
 // A key is used as the bytes of its text. It looks like base64, but is not
-// decoded: that is how the service and its SDKs sign.
+// decoded: that is how Azure Web PubSub and its SDKs sign. Signatures over requests,
+// which are those of Azure Communication Services, are the exception.
 package accesskey
 
 import (

@@ -4,6 +4,7 @@ import (
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -28,6 +29,7 @@ type pair struct {
 	closed             bool
 	verify             []*token.Key // the primary's first
 	issuer             []token.IssuerKey
+	signing            []signingKey // those whose text is base64
 }
 
 var _ token.Keys = (*Ring)(nil)
@@ -84,11 +86,15 @@ func (r *Ring) change(f func(*pair)) {
 		next = *old
 	}
 	f(&next)
-	next.verify, next.issuer = nil, nil
-	for _, k := range []Key{next.primary, next.secondary} {
-		if !k.IsZero() {
-			next.verify = append(next.verify, token.NewKey([]byte(k.text)))
-			next.issuer = append(next.issuer, issuerKey(k))
+	next.verify, next.issuer, next.signing = nil, nil, nil
+	for i, k := range []Key{next.primary, next.secondary} {
+		if k.IsZero() {
+			continue
+		}
+		next.verify = append(next.verify, token.NewKey([]byte(k.text)))
+		next.issuer = append(next.issuer, issuerKey(k))
+		if secret, err := base64.StdEncoding.DecodeString(k.text); err == nil && len(secret) > 0 {
+			next.signing = append(next.signing, signingKey{[...]string{"primary", "secondary"}[i], secret})
 		}
 	}
 	r.keys.Store(&next)

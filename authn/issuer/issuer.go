@@ -29,7 +29,6 @@ package issuer
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -40,6 +39,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/fanfare/fanfare/authn/internal/signing"
 )
 
 // Bounds of an [Issuer].
@@ -50,8 +51,6 @@ const (
 
 	// skew is how far the clocks of those who check may be off.
 	skew = 5 * time.Minute
-	// cacheFor is how long readers of the keys may keep them.
-	cacheFor = 5 * time.Minute
 )
 
 // Options are the knobs of an [Issuer]. Nil and zero mean the defaults.
@@ -115,7 +114,7 @@ func New(issuerURL string, o *Options, keys ...Key) (*Issuer, error) {
 		i.life = time.Hour
 	}
 	if i.lead <= 0 {
-		i.lead = 2 * cacheFor
+		i.lead = 2 * signing.CacheFor
 	}
 	return i, i.Use(keys...)
 }
@@ -130,7 +129,7 @@ func (i *Issuer) Use(keys ...Key) error {
 		return fmt.Errorf("issuer: %d keys were given; 1 to %d would pass", len(keys), maxKeys)
 	}
 	for _, k := range keys {
-		if k.private == nil {
+		if k.signing.IsZero() {
 			return errors.New("issuer: a key is the zero Key")
 		}
 	}
@@ -208,13 +207,13 @@ func (i *Issuer) Token(_ context.Context, resource string) (string, error) {
 		return t.text, nil
 	}
 	p, expires := i.signer, now.Add(i.life)
-	t := jwt.NewWithClaims(p.key.method, jwt.MapClaims{
+	t := jwt.NewWithClaims(p.key.method(), jwt.MapClaims{
 		"iss": i.url, "aud": resource, "sub": i.subject, "azp": i.subject, "appid": i.subject,
 		"iat": now.Unix(), "nbf": now.Add(-skew).Unix(), "exp": expires.Unix(),
 		"jti": rand.Text(), "idtyp": "app", "ver": "2.0",
 	})
 	t.Header["kid"] = p.key.ID()
-	text, err := t.SignedString(p.key.private)
+	text, err := t.SignedString(p.key.signing.Private())
 	if err != nil {
 		return "", fmt.Errorf("issuer: sign a token: %w", err)
 	}
@@ -263,19 +262,7 @@ func (i *Issuer) Handler(fallback http.Handler) http.Handler {
 			fallback.ServeHTTP(w, r)
 			return
 		}
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
-			http.Error(w, "this page is read with GET", http.StatusMethodNotAllowed)
-			return
-		}
-		text, err := json.Marshal(page)
-		if err != nil {
-			http.Error(w, "this page cannot be written", http.StatusInternalServerError)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Cache-Control", fmt.Sprintf("public, max-age=%d", int(cacheFor.Seconds())))
-		w.Write(text)
+		signing.ServePage(w, r, page)
 	})
 }
 
@@ -302,18 +289,14 @@ func (i *Issuer) configuration() configuration {
 	return c
 }
 
-type keySet struct {
-	Keys []jwk `json:"keys"`
-}
-
 // jwks is what readers see of the keys.
-func (i *Issuer) jwks() keySet {
+func (i *Issuer) jwks() signing.KeySet {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.settle(time.Now())
-	var s keySet
+	var s signing.KeySet
 	for _, p := range i.keys {
-		s.Keys = append(s.Keys, p.key.public)
+		s.Keys = append(s.Keys, p.key.signing.Public())
 	}
 	return s
 }

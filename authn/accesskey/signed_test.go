@@ -1,0 +1,328 @@
+package accesskey_test
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fanfare/fanfare/authn"
+	"github.com/fanfare/fanfare/authn/accesskey"
+	"github.com/fanfare/fanfare/engine"
+)
+
+// What the JavaScript SDK was seen to send, with this key.
+const (
+	recordedKey  = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+	recordedHost = "127.0.0.1:33137"
+	recordedDate = "Sun, 22 Nov 2026 02:23:28 GMT"
+	signedScheme = "HMAC-SHA256 SignedHeaders=x-ms-date;host;x-ms-content-sha256&Signature="
+	emptyHash    = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+)
+
+// request is one that may have been signed.
+type request struct {
+	method, scheme, host, target, body string
+	header                             map[string][]string
+}
+
+func (r request) server() engine.ServerRequest {
+	return engine.ServerRequest{
+		Method: r.method, Scheme: r.scheme, Host: r.host, Target: r.target, Header: r.header,
+		BodyHash: func() ([]byte, error) {
+			sum := sha256.Sum256([]byte(r.body))
+			return sum[:], nil
+		},
+	}
+}
+
+// signRequest returns the headers of a request, of which target and host are signed.
+func signRequest(key, method, target, host, body string, at time.Time) map[string][]string {
+	secret, err := base64.StdEncoding.DecodeString(key)
+	if err != nil {
+		panic(err)
+	}
+	sum := sha256.Sum256([]byte(body))
+	hash, date := base64.StdEncoding.EncodeToString(sum[:]), at.UTC().Format(http.TimeFormat)
+	h := hmac.New(sha256.New, secret)
+	io.WriteString(h, method+"\n"+target+"\n"+date+";"+host+";"+hash)
+	return map[string][]string{
+		"X-Ms-Date": {date}, "X-Ms-Content-Sha256": {hash},
+		"Authorization": {signedScheme + base64.StdEncoding.EncodeToString(h.Sum(nil))},
+	}
+}
+
+// at runs f in a bubble whose clock shows the given date.
+func at(t *testing.T, date string, f func(t *testing.T)) {
+	t.Helper()
+	want, err := time.Parse(http.TimeFormat, date)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(want))
+		f(t)
+	})
+}
+
+// Requests that the JavaScript SDK has really signed pass, and pass again: SDKs
+// repeat a request without signing it anew.
+func TestSignedRecorded(t *testing.T) {
+	at(t, recordedDate, func(t *testing.T) {
+		s := accesskey.NewSigned(accesskey.NewRing(accesskey.Generate(), parseKey(t, recordedKey)), nil)
+		for _, r := range []struct{ method, target, body, hash, signature string }{
+			{
+				"POST", "/identities?api-version=2023-10-01", `{"createTokenWithScopes":["chat","voip"]}`,
+				"fYTayOkxDFdoXd25BoJTvoTLLr5+QVfLFXvdJep6oNs=", "Y1z/DCUPGbRkilFuUM43e2hduJL3cxRANJ6/GI5qV6Y=",
+			},
+			{
+				"DELETE", "/identities/8%3Aacs%3A1234_5678?api-version=2023-10-01", "",
+				emptyHash, "p8JQLTLFDMQ9df2VMQKW6yNPp9u7FJC0lhqIKhotNX4=",
+			},
+		} {
+			sent := request{r.method, "http", recordedHost, r.target, r.body, map[string][]string{
+				"X-Ms-Date": {recordedDate}, "X-Ms-Content-Sha256": {r.hash}, "Authorization": {signedScheme + r.signature},
+			}}
+			for range 3 {
+				p, err := s.Authorize(ctx, sent.server())
+				if err != nil || p.ID != "secondary" || p.Scheme != "AccessKey" || p.May(engine.ActionGenerateToken, "chat") != nil {
+					t.Errorf("%s: %+v, %v", r.method, p, err)
+				}
+			}
+			sent.method = "PUT"
+			if _, err := s.Authorize(ctx, sent.server()); ruleOf(err) != "signed.signature" {
+				t.Errorf("another method: %v", err)
+			}
+		}
+	})
+}
+
+// What each SDK signs of a host and a target passes, and nothing besides.
+func TestSignedCandidates(t *testing.T) {
+	s := accesskey.NewSigned(accesskey.NewRing(parseKey(t, recordedKey), accesskey.Key{}), nil)
+	const encoded, plain = "/identities/8%3Aacs%3A1_2?api-version=1&x=%20", "/identities/8:acs:1_2?api-version=1&x=%20"
+	for _, c := range []struct {
+		name, scheme, sent, signed, host, signedHost string
+		ok                                           bool
+	}{
+		{"JavaScript", "https", encoded, encoded, "h.example:8443", "h.example:8443", true},
+		{"Java signs no port", "https", encoded, encoded, "h.example:8443", "h.example", true},
+		{"Java sends no port", "https", encoded, encoded, "h.example", "h.example", true},
+		{"an address without a port", "https", encoded, encoded, "[::1]:8443", "[::1]", true},
+		{"Python, asynchronous", "https", encoded, plain, "h.example", "h.example", true},
+		{"Python over http", "http", encoded, encoded[1:], "h.example", "h.example", true},
+		{"Python's cut over https", "https", encoded, encoded[1:], "h.example", "h.example", false},
+		{"absolute target", "https", "https://h.example" + encoded, encoded, "h.example", "h.example", true},
+		{"another port", "https", encoded, encoded, "h.example:1", "h.example:2", false},
+		{"another host", "https", encoded, encoded, "h.example", "i.example", false},
+		{"another path", "https", encoded, plain + "x", "h.example", "h.example", false},
+		{"no query", "https", encoded, "/identities/8%3Aacs%3A1_2", "h.example", "h.example", false},
+		{"plain to encoded", "https", plain, encoded, "h.example", "h.example", false},
+		{"a slash of a name", "https", "/identities/a%2Fb?v", "/identities/a/b?v", "h.example", "h.example", false},
+		{"a question mark of a name", "https", "/identities/a%3Fv", "/identities/a?v", "h.example", "h.example", false},
+		{"a line feed", "https", "/identities/a%0Ab", "/identities/a\nb", "h.example", "h.example", false},
+	} {
+		sent := request{"POST", c.scheme, c.host, c.sent, "{}", signRequest(recordedKey, "POST", c.signed, c.signedHost, "{}", time.Now())}
+		_, err := s.Authorize(ctx, sent.server())
+		if c.ok != (err == nil) || err != nil && ruleOf(err) != "signed.signature" {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+// Every refusal names its rule, in the order in which they are looked at.
+func TestSignedRefusals(t *testing.T) {
+	const other = "b3RoZXIgYmFzZTY0IGtleSBvZiAzMiBieXRlcyAhISE="
+	sign := func(change func(h map[string][]string)) request {
+		r := request{"POST", "https", "h.example", "/identities?api-version=1", "{}", nil}
+		r.header = signRequest(recordedKey, r.method, r.target, r.host, r.body, time.Now())
+		change(r.header)
+		return r
+	}
+	set := func(name string, values ...string) func(map[string][]string) {
+		return func(h map[string][]string) { h[name] = values }
+	}
+	drop := func(name string) func(map[string][]string) {
+		return func(h map[string][]string) { delete(h, name) }
+	}
+	signature := func(change func(string) string) func(map[string][]string) {
+		return func(h map[string][]string) { h["Authorization"] = []string{change(h["Authorization"][0])} }
+	}
+	for _, c := range []struct {
+		name   string
+		rule   string
+		change func(map[string][]string)
+	}{
+		{"no header", "signed.missing", drop("Authorization")},
+		{"bearer", "signed.missing", set("Authorization", "Bearer x")},
+		{"two headers", "signed.header", func(h map[string][]string) { h["Authorization"] = append(h["Authorization"], "x") }},
+		{"nothing", "signed.header", set("Authorization", "HMAC-SHA256")},
+		{"no list", "signed.header", set("Authorization", "HMAC-SHA256 Signature=x")},
+		{"another order", "signed.header", signature(func(s string) string {
+			return strings.Replace(s, "x-ms-date;host", "host;x-ms-date", 1)
+		})},
+		{"fewer headers", "signed.header", signature(func(s string) string { return strings.Replace(s, "host;", "", 1) })},
+		{"no signature", "signed.header", signature(func(s string) string { return s[:strings.Index(s, "&Signature")] })},
+		{"short signature", "signed.header", signature(func(s string) string { return s[:len(s)-4] })},
+		{"no base64", "signed.header", signature(func(s string) string { return s[:len(s)-4] + "-_-=" })},
+		{"no date", "signed.date", drop("X-Ms-Date")},
+		{"two dates", "signed.date", set("X-Ms-Date", "a", "b")},
+		{"another form of date", "signed.date", set("X-Ms-Date", "2026-11-22T02:23:28Z")},
+		{"old", "signed.skew", set("X-Ms-Date", time.Now().Add(-301*time.Second).UTC().Format(http.TimeFormat))},
+		{"early", "signed.skew", set("X-Ms-Date", time.Now().Add(310*time.Second).UTC().Format(http.TimeFormat))},
+		{"no hash", "signed.body", drop("X-Ms-Content-Sha256")},
+		{"hash of another body", "signed.body", set("X-Ms-Content-Sha256", emptyHash)},
+		{"another date than signed", "signed.signature", set("X-Ms-Date", time.Now().Add(-30*time.Second).UTC().Format(http.TimeFormat))},
+	} {
+		s := accesskey.NewSigned(accesskey.NewRing(parseKey(t, recordedKey), accesskey.Key{}), nil)
+		_, err := s.Authorize(ctx, sign(c.change).server())
+		if ruleOf(err) != c.rule || engine.CodeOf(err) != engine.CodeUnauthenticated || strings.Contains(err.Error(), recordedKey) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if mine := !strings.Contains(err.Error(), authn.ErrNotMine.Error()); mine != (c.rule != "signed.missing") {
+			t.Errorf("%s: mine %v", c.name, mine)
+		}
+	}
+
+	good := sign(func(map[string][]string) {})
+	closed := accesskey.NewRing(parseKey(t, recordedKey), accesskey.Key{})
+	closed.SetLocalAuth(false)
+	for _, c := range []struct {
+		rule string
+		ring *accesskey.Ring
+	}{
+		{"signed.signature", accesskey.NewRing(parseKey(t, other), accesskey.Key{})},
+		{"signed.key", accesskey.NewRing(parseKey(t, "no base64!"), accesskey.Key{})},
+		{"accesskey.disabled", closed},
+		{"accesskey.disabled", accesskey.NewRing(accesskey.Key{}, accesskey.Key{})},
+	} {
+		if _, err := accesskey.NewSigned(c.ring, nil).Authorize(ctx, good.server()); ruleOf(err) != c.rule {
+			t.Errorf("%s: %v", c.rule, err)
+		}
+	}
+	// Skew is a setting, and a Date will do where there is no x-ms-date.
+	late := request{"GET", "https", "h.example", "/", "", signRequest(recordedKey, "GET", "/", "h.example", "", time.Now().Add(-14*time.Minute))}
+	late.header["Date"] = late.header["X-Ms-Date"]
+	delete(late.header, "X-Ms-Date")
+	ring := accesskey.NewRing(parseKey(t, recordedKey), accesskey.Key{})
+	if _, err := accesskey.NewSigned(ring, &accesskey.SignedOptions{Skew: 15 * time.Minute}).Authorize(ctx, late.server()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A changed ring counts at once.
+func TestSignedRotation(t *testing.T) {
+	ring := accesskey.NewRing(parseKey(t, recordedKey), accesskey.Key{})
+	s := accesskey.NewSigned(ring, nil)
+	send := func(key accesskey.Key) error {
+		r := request{"GET", "https", "h.example", "/", "", signRequest(key.Reveal(), "GET", "/", "h.example", "", time.Now())}
+		_, err := s.Authorize(ctx, r.server())
+		return err
+	}
+	first := ring.Primary()
+	next := ring.RegenerateSecondary()
+	if err := send(first); err != nil {
+		t.Error(err)
+	}
+	if err := send(next); err != nil {
+		t.Error(err)
+	}
+	ring.RegeneratePrimary()
+	if err := send(first); ruleOf(err) != "signed.signature" {
+		t.Error(err)
+	}
+}
+
+// Any handler can stand behind the scheme: it sees the body and the caller, and
+// refusals look like the service's.
+func TestSignedMiddleware(t *testing.T) {
+	s := accesskey.NewSigned(accesskey.NewRing(parseKey(t, recordedKey), accesskey.Key{}), nil)
+	h := s.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		p, ok := authn.Caller(r.Context())
+		if err != nil || !ok {
+			t.Error(err, ok)
+		}
+		io.WriteString(w, p.ID+" "+string(body))
+	}))
+	call := func(target, body string, header map[string][]string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest("POST", target, strings.NewReader(body))
+		r.Host, r.TLS = "h.example:8443", &tls.ConnectionState{}
+		maps.Copy(r.Header, header)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w
+	}
+	header := signRequest(recordedKey, "POST", "/a%3Ab?x", "h.example", "hello", time.Now())
+	if w := call("/a%3Ab?x", "hello", header); w.Code != 200 || w.Body.String() != "primary hello" {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	for body, rule := range map[string]string{"hellO": "signed.body", strings.Repeat("x", 1<<20+1): "guard.body"} {
+		w := call("/a%3Ab?x", body, header)
+		var answer struct {
+			Error struct {
+				Code, Message string
+				Inner         struct{ Code, Message string } `json:"innererror"`
+			}
+		}
+		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || answer.Error.Inner.Code != rule || answer.Error.Inner.Message == "" {
+			t.Errorf("%v, %s", err, w.Body)
+		}
+		if rule == "guard.body" {
+			if w.Code != 413 {
+				t.Error(w.Code)
+			}
+		} else if w.Code != 401 || answer.Error.Code != "Denied" || answer.Error.Message != "Denied by the resource provider." {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+	}
+	// Beside another scheme.
+	both := authn.Servers(s, accesskey.NewServers(accesskey.NewRing(parseKey(t, recordedKey), accesskey.Key{}), nil))
+	if _, err := both.Authorize(ctx, engine.ServerRequest{Header: map[string][]string{"Authorization": {"Bearer x.y.z"}}}); ruleOf(err) != "token.malformed" {
+		t.Error(err)
+	}
+}
+
+// FuzzSigned shows any text for a signature. Only the genuine one gets in, whatever
+// the case of the scheme's name and the blanks around.
+func FuzzSigned(f *testing.F) {
+	r := request{"POST", "https", "h.example", "/identities?api-version=1", "{}", nil}
+	r.header = signRequest(recordedKey, r.method, r.target, r.host, r.body, time.Now())
+	good := r.header["Authorization"][0]
+	key, err := accesskey.ParseKey(recordedKey)
+	if err != nil {
+		f.Fatal(err)
+	}
+	s := accesskey.NewSigned(accesskey.NewRing(key, accesskey.Key{}), &accesskey.SignedOptions{Skew: time.Hour})
+	f.Add(good)
+	f.Add("hmac-sha256  " + good[len("HMAC-SHA256 "):])
+	f.Add(good + "&Signature=" + good[len(signedScheme):])
+	f.Add(good[:len(good)-1])
+	f.Add(strings.Replace(good, ";", ",", 1))
+	f.Add(good[:len(signedScheme)] + strings.Repeat("\n", 44))
+	f.Add("HMAC-SHA256")
+	f.Add("")
+	f.Fuzz(func(t *testing.T, text string) {
+		sent := r
+		sent.header = maps.Clone(r.header)
+		sent.header["Authorization"] = []string{text}
+		_, err := s.Authorize(ctx, sent.server())
+		word, rest, _ := strings.Cut(strings.TrimSpace(text), " ")
+		genuine := strings.EqualFold(word, "HMAC-SHA256") && strings.TrimLeft(rest, " ") == good[len("HMAC-SHA256 "):]
+		if genuine != (err == nil) {
+			t.Errorf("%q: %v", text, err)
+		}
+		if err != nil && !strings.HasPrefix(ruleOf(err), "signed.") {
+			t.Errorf("%q: refused without a rule: %v", text, err)
+		}
+	})
+}
