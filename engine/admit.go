@@ -99,8 +99,8 @@ type OpenOptions struct {
 	Subprotocol string
 	// Numbered gives deliveries sequence ids: those of a kind that [Kind.Numbered]
 	// names, and that count if Counted is set. It needs an Encoding with prefixes
-	// of its own. A numbered delivery is kept until the far end has acknowledged
-	// it ([Conn.AckUpTo], [Conn.AckOne]), within the outbound bounds.
+	// of its own. With Recovery, a numbered delivery is kept until the far end has
+	// acknowledged it ([Conn.AckUpTo], [Conn.AckOne]), within the outbound bounds.
 	Numbered bool
 	// Recovery is how long a logical connection outlives a wire that was lost, or
 	// closed with another code than CloseNormal or CloseNoStatus, for

@@ -23,7 +23,10 @@
 //
 // Delivery: a connection gets each message once, whole, or it is ended. It never
 // sees a gap: one that owes more than [Limits] allow is cut, and its
-// disconnected event says so. Messages to a connection that is ended are lost.
+// disconnected event says so. Messages to a connection that is ended are lost. A
+// connection with recovery outlives the loss of its wire: what its far end has not
+// acknowledged comes again on the next one, under the same numbers, and before
+// what has come since.
 //
 // Concurrency: everything exported may be called by many goroutines, unless it
 // says otherwise. No publisher waits for a slow reader. Verbs may wait for a

@@ -35,8 +35,8 @@ type Limits struct {
 	MessageBytes int
 	// Connections bounds the open connections. Default: no bound.
 	Connections int
-	// OutboundMessages and OutboundBytes bound what waits for one connection.
-	// Defaults 1000 and 16 MiB.
+	// OutboundMessages and OutboundBytes bound what waits for one connection, or
+	// was not acknowledged by it. Defaults 1000 and 16 MiB.
 	OutboundMessages int
 	OutboundBytes    int
 	// TotalOutboundBytes bounds what waits for all connections together; over

@@ -5,7 +5,8 @@ import "sync/atomic"
 // Stats are an engine's counters: what there is now, then totals since the start.
 type Stats struct {
 	Hubs, Connections, Groups, Memberships int64
-	// Queued is what connections are owed because they read slowly.
+	// Queued is what connections are owed because they read slowly or have no wire,
+	// and what they have not acknowledged.
 	QueuedMessages, QueuedBytes int64
 
 	Opened, Ended int64

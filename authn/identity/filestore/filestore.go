@@ -3,9 +3,9 @@
 //
 // The file is a bbolt database, written by one process at a time. Changes that are
 // under way at the same time are committed together, and each is acknowledged when the
-// file has been synchronised with the disk. A process may be killed at any point: what
-// was acknowledged is there afterwards, and what was not is there entirely or not at
-// all.
+// file has been synchronised with the disk, which is what bbolt's promise for a process
+// that is killed rests on: what was acknowledged is there afterwards, and what was not
+// is there entirely or not at all.
 package filestore
 
 import (
