@@ -168,6 +168,7 @@ func (a *Admission) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 		a.hub.engine.unreserve()
 		return nil, err
 	}
+	a.stand(ctx, c)
 	if err := a.hub.joinInitial(ctx, c, a.groups); err != nil {
 		a.hub.engine.log.Warn("a connection is not in all its initial groups", "hub", a.hub.name, "connection", c.id, "error", err)
 	}
@@ -181,6 +182,17 @@ func (a *Admission) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 		c.part()
 	}
 	return c, nil
+}
+
+// stand ends c, which can be found, if its credential counts no more.
+func (a *Admission) stand(ctx context.Context, c *Conn) {
+	if a.request.Identity.Standing == nil {
+		return
+	}
+	if err := a.request.Identity.Standing(ctx); err != nil {
+		a.hub.engine.log.Info("a credential ended while its client came in", "hub", a.hub.name, "connection", c.id, "error", err)
+		c.End(EndServer, ClosePolicy, "", asError(err).Message)
+	}
 }
 
 func (a *Admission) conn(sink Sink, o *OpenOptions) *Conn {

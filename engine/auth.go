@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"crypto/x509"
 	"net/netip"
 	"time"
@@ -44,6 +45,12 @@ type Identity struct {
 	Expires time.Time
 	// Scheme names how the client was proven: "AccessToken", "Anonymous", ...
 	Scheme string
+	// Standing, if set, says whether the credential still counts. It is asked once the
+	// connection can be found by its user, so that a credential which is revoked while
+	// its client comes in lets nobody in: whoever revokes closes the user's connections
+	// afterwards. An error ends the connection. The user of such a client is fixed: a
+	// connect handler that names another one refuses it.
+	Standing func(context.Context) error
 }
 
 // ServerRequest is what an application server sent, for an authorizer to judge.
@@ -69,7 +76,7 @@ type ServerRequest struct {
 }
 
 // Action is one thing a server may be allowed to do: the name of an Azure data
-// action below Microsoft.SignalRService/WebPubSub/.
+// action below Microsoft.SignalRService/WebPubSub/, or one of the actions on users.
 type Action string
 
 // The actions of the data plane, those of Azure role-based access control.
@@ -84,6 +91,15 @@ const (
 	ActionGroupRead       Action = "group/read"
 	ActionGroupWrite      Action = "group/write"
 	ActionUserRead        Action = "user/read"
+)
+
+// The actions on users that the service keeps. Azure has no data actions for them;
+// these are below Microsoft.Communication/CommunicationServices/ here. They are of
+// no hub: the one that an authorizer is asked about is empty.
+const (
+	ActionIdentityRead  Action = "identity/read"         // look at a user's assignment
+	ActionIdentityWrite Action = "identity/write"        // create and delete users, assign them
+	ActionIdentityToken Action = "identity/token/action" // issue, exchange and revoke tokens
 )
 
 // Principal is an application server whose credentials hold.

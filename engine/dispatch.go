@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // call runs f, which asks r's handler, with the event's deadline, once the
@@ -55,6 +56,12 @@ func (h *Hub) askConnect(ctx context.Context, a *Admission) error {
 			return nil
 		}
 		if reply.UserID != nil {
+			if r.Identity.Standing != nil && *reply.UserID != a.user {
+				return &Error{
+					Code: CodeForbidden, Rule: "connect.user", Message: "The connect handler gave the client another user than its token is of.",
+					Detail: fmt.Sprintf("The token is of %s, which may be revoked at any time and so has to stay; the handler said %q.", a.user, *reply.UserID),
+				}
+			}
 			a.user = *reply.UserID
 		}
 		if reply.Roles != nil {

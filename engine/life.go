@@ -216,9 +216,7 @@ func (s *shard) finish(c *Conn, end *closing) {
 	s.solo(c, &Message{Kind: KindClose, CloseCode: end.code, Text: end.closeText, Reason: end.reason})
 	c.state = connFlushing
 	s.wheel.add(c, timerState, s.engine.clock.Now().Add(s.engine.limits.CloseTimeout))
-	if c.plan == 0 {
-		s.settle(c) // the encoding has no words for an end
-	}
+	s.settle(c) // where the encoding has no words for an end
 }
 
 // gone deals with the end of a connection's wire. A polite one still gets what
@@ -248,7 +246,7 @@ func (s *shard) gone(c *Conn, polite bool, end *closing) {
 // settle moves a connection that is over and has nothing left to send on to the
 // next step of its end.
 func (s *shard) settle(c *Conn) {
-	if c.state != connFlushing || c.lag != nil {
+	if c.state != connFlushing || c.lag != nil || c.plan != 0 {
 		return
 	}
 	if c.wireDone {

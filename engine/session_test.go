@@ -219,6 +219,54 @@ func TestAdmission(t *testing.T) {
 			t.Errorf("a refused client raised %q", calls)
 		}
 	})
+	t.Run("revoked on the way in", func(t *testing.T) {
+		handler := &enginetest.Handler{}
+		h := start(t, handled(handler, "*")).Hub("chat")
+		a, err := h.Admit(t.Context(), &engine.AdmitRequest{Identity: engine.Identity{
+			UserID: "ann", Groups: []engine.GroupName{"lobby"},
+			Standing: func(ctx context.Context) error {
+				// Whoever revokes it from now on finds the connection.
+				if ok, err := h.UserExists(ctx, "ann"); !ok || err != nil {
+					t.Errorf("asked before the user can be found: %v, %v", ok, err)
+				}
+				return engine.Errorf(engine.CodeUnauthenticated, "token.revoked", "It was revoked.")
+			},
+		}})
+		must(t, err)
+		w := &enginetest.Wire{}
+		c, err := a.Open(w, &engine.OpenOptions{Encoding: enginetest.Lines{}, Bind: w.Bind})
+		must(t, err)
+		closed := &client{Conn: c, Wire: w, t: t}
+		closed.expect("close 1008")
+		closed.awaitClosed()
+		if ok, _ := h.UserExists(t.Context(), "ann"); ok {
+			t.Error("it is still there")
+		}
+		calls, err := handler.Await(t.Context(), 3)
+		must(t, err)
+		if !slices.Contains(calls, "disconnected 2 ann It was revoked.") {
+			t.Errorf("got %q", calls)
+		}
+	})
+	t.Run("a user that stays", func(t *testing.T) {
+		named := engine.UserID("bob")
+		handler := &enginetest.Handler{Answer: engine.HandlerFuncs{
+			OnConnect: func(context.Context, *engine.ConnectEvent) (*engine.ConnectReply, error) {
+				return &engine.ConnectReply{UserID: &named}, nil
+			},
+		}}
+		h := start(t, handled(handler, "*")).Hub("chat")
+		stands := func(context.Context) error { return nil }
+		for user, code := range map[engine.UserID]engine.Code{"ann": engine.CodeForbidden, "bob": 0} {
+			a, err := h.Admit(t.Context(), &engine.AdmitRequest{Identity: engine.Identity{UserID: user, Standing: stands}})
+			if code != 0 {
+				wantCode(t, err, code)
+				continue
+			}
+			must(t, err)
+			a.Abandon("enough")
+		}
+	})
 	t.Run("changed by the reply", func(t *testing.T) {
 		none := engine.UserID("")
 		handler := &enginetest.Handler{Answer: engine.HandlerFuncs{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/fanfare/fanfare/authn"
 	"github.com/fanfare/fanfare/engine"
@@ -23,7 +24,7 @@ type Grant struct {
 // id, 8:acs:... It is safe for concurrent use.
 type Clients struct {
 	users  *Users
-	grants map[Scope]Grant
+	grants map[string]Grant
 }
 
 var _ authn.Authenticator = (*Clients)(nil)
@@ -31,7 +32,7 @@ var _ authn.Authenticator = (*Clients)(nil)
 // NewClients returns the scheme. A client may enter a hub that the grant of one of its
 // scopes opens, and has the roles and groups of all such grants. A scope without a
 // grant opens nothing. The caller must not change grants afterwards.
-func NewClients(users *Users, grants map[Scope]Grant) *Clients {
+func NewClients(users *Users, grants map[string]Grant) *Clients {
 	return &Clients{users, maps.Clone(grants)}
 }
 
@@ -41,7 +42,7 @@ func (a *Clients) Authenticate(ctx context.Context, c engine.Credentials) (engin
 	if err != nil {
 		return engine.Identity{}, err
 	}
-	id := engine.Identity{UserID: p.ID, Claims: p.claims, Expires: p.Expires, Scheme: "UserToken"}
+	id := engine.Identity{UserID: p.ID, Claims: p.claims, Expires: p.Expires, Scheme: "UserToken", Standing: p.standing}
 	entered := false
 	for _, s := range p.Scopes {
 		g, ok := a.grants[s]
@@ -69,7 +70,7 @@ func appendNew[T comparable](list, more []T) []T {
 
 // closed refuses a proven user whose scopes do not open a hub.
 func (a *Clients) closed(p Proof, hub engine.HubName) error {
-	var open []Scope
+	var open []string
 	for _, s := range scopes {
 		if g, ok := a.grants[s]; ok && (g.Hubs == nil || slices.Contains(g.Hubs, hub)) {
 			open = append(open, s)
@@ -77,9 +78,9 @@ func (a *Clients) closed(p Proof, hub engine.HubName) error {
 	}
 	pass := "no scope does"
 	if len(open) > 0 {
-		pass = "expected one of " + join(open, ", ")
+		pass = "expected one of " + strings.Join(open, ", ")
 	}
-	e := engine.Errorf(engine.CodeForbidden, "user.hub", "The token's scopes, %s, do not open hub %s: %s.", join(p.Scopes, ", "), hub, pass)
+	e := engine.Errorf(engine.CodeForbidden, "user.hub", "The token's scopes, %s, do not open hub %s: %s.", strings.Join(p.Scopes, ", "), hub, pass)
 	e.Detail = "The user is " + string(p.ID) + "."
 	return e
 }

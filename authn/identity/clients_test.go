@@ -18,7 +18,7 @@ import (
 func TestClients(t *testing.T) {
 	u := newUsers(t, identity.NewMemoryStore())
 	ann := create(t, u)
-	clients := identity.NewClients(u, map[identity.Scope]identity.Grant{
+	clients := identity.NewClients(u, map[string]identity.Grant{
 		identity.ScopeChat:     {Roles: []string{"webpubsub.sendToGroup", "webpubsub.joinLeaveGroup"}, Hubs: []engine.HubName{"chat", "news"}},
 		identity.ScopeChatJoin: {Roles: []string{"webpubsub.joinLeaveGroup"}, Groups: []engine.GroupName{"lobby"}, Hubs: []engine.HubName{"chat"}},
 		identity.ScopeVoIP:     {},
@@ -53,7 +53,7 @@ func TestClients(t *testing.T) {
 // In a chain each kind of token finds its scheme, whatever the order of the two.
 func TestChain(t *testing.T) {
 	u := newUsers(t, identity.NewMemoryStore())
-	users := identity.NewClients(u, map[identity.Scope]identity.Grant{identity.ScopeChat: {}})
+	users := identity.NewClients(u, map[string]identity.Grant{identity.ScopeChat: {}})
 	key := accesskey.Generate()
 	ring := accesskey.NewRing(key, accesskey.Key{})
 	generated := token.NewIssuer(ring.IssuerKeys, nil)
@@ -93,7 +93,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	clients := identity.NewClients(users, map[identity.Scope]identity.Grant{
+	clients := identity.NewClients(users, map[string]identity.Grant{
 		identity.ScopeChat: {Hubs: []engine.HubName{"chat"}, Roles: []string{"webpubsub.sendToGroup"}},
 	})
 
@@ -102,16 +102,16 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	token, err := users.Issue(ctx, ann, []identity.Scope{identity.ScopeChat}, 0)
+	token, _, err := users.Issue(ctx, ann, []string{identity.ScopeChat}, 0)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	id, err := clients.Authenticate(ctx, engine.Credentials{Hub: "chat", Token: token.Text})
+	id, err := clients.Authenticate(ctx, engine.Credentials{Hub: "chat", Token: token})
 	fmt.Println(id.UserID == ann, id.Roles, err)
 
 	fmt.Println(users.Revoke(ctx, ann))
-	_, err = clients.Authenticate(ctx, engine.Credentials{Hub: "chat", Token: token.Text})
+	_, err = clients.Authenticate(ctx, engine.Credentials{Hub: "chat", Token: token})
 	fmt.Println(err)
 	// Output:
 	// true [webpubsub.sendToGroup] <nil>

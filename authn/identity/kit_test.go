@@ -20,7 +20,7 @@ import (
 
 const resource = "1c1a3c5e-0000-4000-8000-0123456789ab"
 
-var chat = []identity.Scope{identity.ScopeChat}
+var chat = []string{identity.ScopeChat}
 
 func derive(tb testing.TB, n int) identity.Key {
 	tb.Helper()
@@ -69,16 +69,16 @@ func create(tb testing.TB, u *identity.Users) engine.UserID {
 	return id
 }
 
-func issue(tb testing.TB, u *identity.Users, id engine.UserID, scopes ...identity.Scope) string {
+func issue(tb testing.TB, u *identity.Users, id engine.UserID, scopes ...string) string {
 	tb.Helper()
 	if len(scopes) == 0 {
 		scopes = chat
 	}
-	t, err := u.Issue(tb.Context(), id, scopes, time.Hour)
+	token, _, err := u.Issue(tb.Context(), id, scopes, time.Hour)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return t.Text
+	return token
 }
 
 // counts checks that a token counts, or by which rule it does not.

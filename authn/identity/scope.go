@@ -9,19 +9,16 @@ import (
 	"github.com/fanfare/fanfare/engine"
 )
 
-// Scope is what a token is good for, in the service's words.
-type Scope string
-
-// The scopes.
+// The scopes: what a token is good for, in the service's words.
 const (
-	ScopeChat            Scope = "chat"
-	ScopeChatJoin        Scope = "chat.join"
-	ScopeChatJoinLimited Scope = "chat.join.limited"
-	ScopeVoIP            Scope = "voip"
-	ScopeVoIPJoin        Scope = "voip.join"
+	ScopeChat            = "chat"
+	ScopeChatJoin        = "chat.join"
+	ScopeChatJoinLimited = "chat.join.limited"
+	ScopeVoIP            = "voip"
+	ScopeVoIPJoin        = "voip.join"
 )
 
-var scopes = []Scope{ScopeChat, ScopeChatJoin, ScopeChatJoinLimited, ScopeVoIP, ScopeVoIPJoin}
+var scopes = []string{ScopeChat, ScopeChatJoin, ScopeChatJoinLimited, ScopeVoIP, ScopeVoIPJoin}
 
 // Bounds of a token's life.
 const (
@@ -31,14 +28,14 @@ const (
 )
 
 // foldScopes returns the scopes without repetition.
-func foldScopes(list []Scope) ([]Scope, error) {
+func foldScopes(list []string) ([]string, error) {
 	if len(list) == 0 {
-		return nil, invalid("user.scopes", "scopes", "No scope was given: expected some of %s.", join(scopes, ", "))
+		return nil, invalid("user.scopes", "scopes", "No scope was given: expected some of %s.", strings.Join(scopes, ", "))
 	}
-	folded := make([]Scope, 0, len(scopes))
+	folded := make([]string, 0, len(scopes))
 	for _, s := range list {
 		if !slices.Contains(scopes, s) {
-			return nil, invalid("user.scopes", "scopes", "The scope %s is unknown: expected some of %s.", excerpt(string(s)), join(scopes, ", "))
+			return nil, invalid("user.scopes", "scopes", "The scope %s is unknown: expected some of %s.", excerpt(s), strings.Join(scopes, ", "))
 		}
 		if !slices.Contains(folded, s) {
 			folded = append(folded, s)
@@ -56,14 +53,6 @@ func checkLifetime(d time.Duration) (time.Duration, error) {
 			d, int(MinLifetime.Minutes()), int(MaxLifetime.Minutes()))
 	}
 	return d, nil
-}
-
-func join(list []Scope, separator string) string {
-	texts := make([]string, len(list))
-	for i, s := range list {
-		texts[i] = string(s)
-	}
-	return strings.Join(texts, separator)
 }
 
 func invalid(rule, target, format string, args ...any) *engine.Error {

@@ -22,12 +22,6 @@ const TokenType = "user-access+jwt"
 // maxToken is how many bytes a token may have; ours have some 600.
 const maxToken = 4 << 10
 
-// Token is one that was issued.
-type Token struct {
-	Text    string
-	Expires time.Time
-}
-
 // maxKeys is how many keys there may be at a time.
 const maxKeys = 16
 
@@ -69,30 +63,31 @@ func (u *Users) Use(keys ...Key) error {
 func encode(dst, raw []byte) []byte { return base64.RawURLEncoding.AppendEncode(dst, raw) }
 
 // mint signs a token. Nothing of it needs an escape in JSON.
-func (u *Users) mint(id engine.UserID, scopes []Scope, lifetime time.Duration, generation uint64, now time.Time) (Token, error) {
+func (u *Users) mint(id engine.UserID, scopes []string, lifetime time.Duration, generation uint64, now time.Time) (token string, expires time.Time, err error) {
 	k, iat := u.keys.Load(), now.Unix()
 	exp := iat + int64(lifetime/time.Second)
 	payload := fmt.Appendf(make([]byte, 0, 512),
 		// scp is what the service puts into tokens for chat; SDKs do not read it.
 		`{"iss":"%s","skypeid":"%s","scp":1792,"csi":"%d","iat":%d,"exp":%d,"acsScope":"%s","resourceId":"%s","gen":%d}`,
-		u.issuer, strings.TrimPrefix(string(id), "8:"), iat, iat, exp, join(scopes, ","), u.resource, generation)
+		u.issuer, strings.TrimPrefix(string(id), "8:"), iat, iat, exp, strings.Join(scopes, ","), u.resource, generation)
 	text := append(make([]byte, 0, 2*len(payload)), k.signerHeader...)
 	text = encode(append(text, '.'), payload)
 	signature, err := k.signer.Sign(text)
 	if err != nil {
-		return Token{}, fmt.Errorf("identity: sign a token: %w", err)
+		return "", time.Time{}, fmt.Errorf("identity: sign a token: %w", err)
 	}
-	return Token{string(encode(append(text, '.'), signature)), time.Unix(exp, 0)}, nil
+	return string(encode(append(text, '.'), signature)), time.Unix(exp, 0), nil
 }
 
 // Proof is what a token that counts says.
 type Proof struct {
 	ID      engine.UserID
-	Scopes  []Scope
+	Scopes  []string
 	Issued  time.Time
 	Expires time.Time
 
-	claims map[string][]string
+	claims   map[string][]string
+	standing func(context.Context) error // whether it still counts
 }
 
 // Verify proves a token: that one of the keys signed it for this purpose, that it has
@@ -240,18 +235,12 @@ func (u *Users) check(ctx context.Context, c claims, now time.Time) (Proof, erro
 	if err != nil {
 		return Proof{}, refuse("user.claims", "The token is for %s, who is no user of this service.", excerpt(c.skypeID))
 	}
-	switch generation, _, err := u.find(ctx, keyOfUser(number)); {
-	case errors.Is(err, ErrNotFound):
-		return Proof{}, refuse("user.deleted", "The user of the token, %s, has been deleted.", excerpt(string(p.ID)))
-	case err != nil:
-		return Proof{}, failed("check a token", err)
-	case generation != c.generation:
-		e := refuse("user.revoked", "The token has been revoked; ask for a new one.")
-		e.Detail = fmt.Sprintf("It is of %s, generation %d; %d counts.", p.ID, c.generation, generation)
-		return Proof{}, e
+	p.standing = func(ctx context.Context) error { return u.stands(ctx, p.ID, keyOfUser(number), c.generation) }
+	if err := p.standing(ctx); err != nil {
+		return Proof{}, err
 	}
 	for s := range strings.SplitSeq(c.scopes, ",") {
-		p.Scopes = append(p.Scopes, Scope(s))
+		p.Scopes = append(p.Scopes, s)
 	}
 	p.Scopes = slices.Clip(p.Scopes)
 	p.claims = make(map[string][]string, len(c.all))
@@ -259,6 +248,21 @@ func (u *Users) check(ctx context.Context, c claims, now time.Time) (Proof, erro
 		p.claims[name] = []string{m.text}
 	}
 	return p, nil
+}
+
+// stands reports whether the tokens of a user's generation still count.
+func (u *Users) stands(ctx context.Context, id engine.UserID, key string, of uint64) error {
+	switch generation, _, err := u.find(ctx, key); {
+	case errors.Is(err, ErrNotFound):
+		return refuse("user.deleted", "The user of the token, %s, has been deleted.", excerpt(string(id)))
+	case err != nil:
+		return failed("check a token", err)
+	case generation != of:
+		e := refuse("user.revoked", "The token has been revoked; ask for a new one.")
+		e.Detail = fmt.Sprintf("It is of %s, generation %d; %d counts.", id, of, generation)
+		return e
+	}
+	return nil
 }
 
 func refuse(rule, format string, args ...any) *engine.Error {

@@ -103,26 +103,26 @@ func (u *Users) Create(ctx context.Context) (engine.UserID, error) {
 // whole minutes; 0 means 1440. The store keeps nothing of it. An error may be of
 // engine.CodeInvalid (user.id, user.scopes, user.lifetime) or engine.CodeNotFound
 // (user.unknown).
-func (u *Users) Issue(ctx context.Context, id engine.UserID, scopes []Scope, lifetime time.Duration) (Token, error) {
+func (u *Users) Issue(ctx context.Context, id engine.UserID, scopes []string, lifetime time.Duration) (token string, expires time.Time, err error) {
 	number, err := u.number(id)
 	if err != nil {
-		return Token{}, err
+		return "", time.Time{}, err
 	}
 	if scopes, err = foldScopes(scopes); err != nil {
-		return Token{}, err
+		return "", time.Time{}, err
 	}
 	if lifetime, err = checkLifetime(lifetime); err != nil {
-		return Token{}, err
+		return "", time.Time{}, err
 	}
 	generation, _, err := u.find(ctx, keyOfUser(number))
 	if err != nil {
-		return Token{}, u.missing(id, "issue a token", err)
+		return "", time.Time{}, u.missing(id, "issue a token", err)
 	}
-	t, err := u.mint(id, scopes, lifetime, generation, time.Now())
+	token, expires, err = u.mint(id, scopes, lifetime, generation, time.Now())
 	if err == nil {
 		u.issued.Add(1)
 	}
-	return t, err
+	return token, expires, err
 }
 
 // Revoke ends all tokens that the user has; those issued afterwards count. An error

@@ -138,10 +138,12 @@ func TestNoByteReachesAStranger(t *testing.T) {
 }
 
 func strangers(t *testing.T, n network, workers, rounds int) {
+	ended := make(chan struct{}, workers*rounds)
 	// A client that gets no processor time for a while must not be ended as slow.
 	e := echoEngine(t, engine.Options{
 		Limits: engine.Limits{CloseTimeout: 100 * time.Millisecond, OutboundMessages: 1 << 20, OutboundBytes: 1 << 28, TotalOutboundBytes: 1 << 30},
 		Observer: engine.Observer{ConnEnded: func(_ engine.HubName, code engine.CloseCode, reason engine.EndReason) {
+			ended <- struct{}{}
 			if reason != engine.EndClient && reason != engine.EndLost {
 				t.Errorf("a connection was ended with %d, %s", code, reason)
 			}
@@ -269,6 +271,13 @@ func strangers(t *testing.T, n network, workers, rounds int) {
 	background.Wait()
 	end, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	for i := range workers * rounds { // the engine has noticed that they are gone
+		select {
+		case <-ended:
+		case <-end.Done():
+			t.Fatalf("of %d clients that went, the engine noticed %d", workers*rounds, i)
+		}
+	}
 	if err := e.Shutdown(end); err != nil {
 		t.Error(err)
 	}
