@@ -45,6 +45,8 @@ type Config struct {
 	Entra            Entra          `key:"entra"`
 	Identity         Identity       `key:"identity"`
 	KeyVault         KeyVault       `key:"keyVault"`
+	Users            Users          `key:"users"`
+	Store            Store          `key:"store"`
 	Hubs             map[string]Hub `key:"hubs" doc:"settings of each hub by its name; \"*\" holds those of hubs that are not named"`
 	Limits           Limits         `key:"limits"`
 	Drain            Drain          `key:"drain"`
@@ -218,6 +220,7 @@ func Default() *Config {
 		},
 		Entra:    Entra{Authority: entra.Authority, KeepKeys: 24 * time.Hour},
 		Identity: Identity{Type: IdentityNone},
+		Users:    defaultUsers(),
 		Drain:    Drain{Timeout: 30 * time.Second},
 		Log:      Log{Level: slog.LevelInfo, Format: "text"},
 	}

@@ -76,7 +76,7 @@ func TestOneMistake(t *testing.T) {
 		{"empty file", "", ""},
 		{"only a comment", "# nothing\n", ""},
 		{"null leaves the default", "listen:\nhubs:\n  chat:\n", ""},
-		{"not a map", "- listen\n", "fanfare.yaml:1:1: found a list; expected a map with the keys listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, hubs, limits, drain, metrics, log"},
+		{"not a map", "- listen\n", "fanfare.yaml:1:1: found a list; expected a map with the keys listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, users, store, hubs, limits, drain, metrics, log"},
 		{"broken YAML", "listen: [a\n", "fanfare.yaml:1:9: not valid YAML: sequence end token ']' not found"},
 		{"broken YAML beside a secret", "accessKeys:\n  primary: \"" + key + "\n", "fanfare.yaml:2:12: not valid YAML: could not find end character of double-quoted text"},
 		{"two documents", "listen: 127.0.0.1:1\n---\nlisten: 127.0.0.1:2\n", "fanfare.yaml: holds more than one YAML document; expected one"},
@@ -87,7 +87,7 @@ func TestOneMistake(t *testing.T) {
 		{"key elsewhere", "certFile: a.pem\n", "fanfare.yaml:1:1: certFile: unknown key here; it belongs in tls"},
 		{"swapped letters", "lisetn: a\n", "fanfare.yaml:1:1: lisetn: unknown key; the nearest known one is listen"},
 		{"other case", "Listen: a\n", "fanfare.yaml:1:1: Listen: unknown key; the nearest known one is listen"},
-		{"nothing like it", "zzz: a\n", "fanfare.yaml:1:1: zzz: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, hubs, limits, drain, metrics, log"},
+		{"nothing like it", "zzz: a\n", "fanfare.yaml:1:1: zzz: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, users, store, hubs, limits, drain, metrics, log"},
 		{"no port", "listen: localhost\n", `fanfare.yaml:1:9: listen: found "localhost"; expected HOST:PORT, such as 127.0.0.1:8080 or :8080`},
 		{"named port", "listen: localhost:http\n", `fanfare.yaml:1:9: listen: found the port "http"; expected a number from 0 to 65535`},
 		{"strangers without a key", "listen: 0.0.0.0:8080\n", "defaults: accessKeys.primary: none is set; expected a key of your own, since 0.0.0.0:8080 is not a loopback address"},
@@ -118,7 +118,7 @@ func TestOneMistake(t *testing.T) {
 		{"an action that nobody knows", "entra: { roleDefinitions: [ { name: Sender, dataActions: [hub/shout] } ] }\n", `fanfare.yaml:1:31: entra.roleDefinitions[0]: "hub/shout" is no data action; expected one such as hub/send/action, or a pattern such as group/*`},
 		{"metrics on the same port", "metrics: { listen: 127.0.0.1:8080 }\n", "fanfare.yaml:1:20: metrics.listen: found the address of listen; expected another one"},
 		{"total below one", "limits: { totalOutboundBytes: 5 }\n", "fanfare.yaml:1:31: limits.totalOutboundBytes: found 5, less than limits.outboundBytes (16777216); expected at least that, or 0"},
-		{"merge key", "x: &x { enabled: true }\ncompression: { <<: *x }\n", "fanfare.yaml:1:1: x: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, hubs, limits, drain, metrics, log"},
+		{"merge key", "x: &x { enabled: true }\ncompression: { <<: *x }\n", "fanfare.yaml:1:1: x: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, users, store, hubs, limits, drain, metrics, log"},
 		{"certificates that nobody asks for", "tls: { clientCertEnabled: true }\n", "fanfare.yaml:1:27: tls.clientCertEnabled: set without tls.certFile, so nobody is asked; expected TLS here, or clientCertHeader for a proxy that does TLS"},
 		{"a header that nobody writes", "clientCertHeader: Client-Cert\n", "fanfare.yaml:1:19: clientCertHeader: set without trustedProxies; expected the addresses of those who write it"},
 		{"another header", "clientCertHeader: X-SSL-Cert\ntrustedProxies: [10.0.0.1]\n", "fanfare.yaml:1:19: clientCertHeader: found \"X-SSL-Cert\"; expected Client-Cert or X-ARR-ClientCert"},
@@ -283,6 +283,16 @@ var samples = map[string]string{
 	"hubs.*.anonymousConnectPolicy": "allow",
 	"identity.type":                 "SystemAssigned",
 	"keyVault.allowedHosts":         "vault.example.com",
+	"users.closeOnRevoke":           "false",
+	"users.clockSkew":               "3m",
+	"users.signingAlgorithm":        "rs256",
+	"users.keyRotation":             "48h",
+
+	"users.scopes.chat.hubs":              "a, b",
+	"users.scopes.chat.join.hubs":         "a, b",
+	"users.scopes.chat.join.limited.hubs": "a, b",
+	"users.scopes.voip.hubs":              "a, b",
+	"users.scopes.voip.join.hubs":         "*",
 
 	"hubs.*.clientCertificates.thumbprints": strings.Repeat("ab", 32),
 	"hubs.*.clientCertificates.user":        "SAN:URI",
@@ -295,6 +305,9 @@ func companions(path string) (environ []string) {
 		return []string{"FANFARE_ACCESS_KEYS_PRIMARY=" + samples["accessKeys.primary"]}
 	case path == "clientCertHeader":
 		return []string{"FANFARE_TRUSTED_PROXIES=10.0.0.0/8"}
+	case strings.HasPrefix(path, "users.scopes.") && !strings.HasSuffix(path, ".hubs"):
+		scope := strings.ToUpper(strings.ReplaceAll(path[:strings.LastIndexByte(path, '.')], ".", "_"))
+		return []string{"FANFARE_" + scope + "_HUBS=chat"}
 	case path == "identity.defaultResource":
 		return []string{"FANFARE_IDENTITY_TYPE=Local"}
 	case strings.HasPrefix(path, "hubs.*.clientCertificates."):

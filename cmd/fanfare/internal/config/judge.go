@@ -35,6 +35,7 @@ func (d *decoder) judge(c *Config) {
 	d.keys(c, listen)
 	d.entra(&c.Entra)
 	d.identity(c)
+	d.users(c)
 	for name, h := range c.Hubs {
 		d.hub(&h, join("hubs", name), c)
 		c.Hubs[name] = h

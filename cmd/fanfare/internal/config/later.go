@@ -6,8 +6,6 @@ var later = map[string]string{
 	"console":               "the console is",
 	"quic":                  "QUIC and WebTransport are",
 	"grpc":                  "gRPC is",
-	"users":                 "users and their access tokens are",
-	"store":                 "the store is",
 	"cluster":               "clustering is",
 	"hubs.*.eventListeners": "sending events to Event Hubs is",
 }

@@ -241,12 +241,23 @@ func (d *decoder) flag(f Flag, c *Config) {
 
 // find returns the field below v, which stands at at, at a path without hubs.
 func find(v reflect.Value, at keyPath, path string) (reflect.Value, keyPath) {
-	for key := range strings.SplitSeq(path, ".") {
-		field, ok := fieldOf(v, key)
-		if !ok {
-			panic("config: there is no key " + path)
-		}
-		v, at = field, at.key(key)
+	for path != "" {
+		key, rest := first(v, path)
+		v, _ = fieldOf(v, key)
+		at, path = at.key(key), rest
 	}
 	return v, at
+}
+
+// first takes the first key off a path below the struct v. Keys may hold dots.
+func first(v reflect.Value, path string) (key, rest string) {
+	for _, k := range keysOf(v.Type()) {
+		if path == k || strings.HasPrefix(path, k+".") && len(k) > len(key) {
+			key = k
+		}
+	}
+	if key == "" {
+		panic("config: there is no key " + path)
+	}
+	return key, strings.TrimPrefix(path[len(key):], ".")
 }
