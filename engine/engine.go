@@ -127,7 +127,8 @@ func (e *Engine) lookup(name HubName) *Hub {
 	return e.hubs[name]
 }
 
-func (e *Engine) allHubs() []*Hub {
+// Hubs returns the hubs that were used on this node since the start, in no order.
+func (e *Engine) Hubs() []*Hub {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	hubs := make([]*Hub, 0, len(e.hubs))
@@ -143,7 +144,7 @@ func (e *Engine) Reload() {
 	e.mu.Lock()
 	e.reloads++
 	e.mu.Unlock()
-	for _, h := range e.allHubs() {
+	for _, h := range e.Hubs() {
 		h.configure()
 	}
 }
@@ -167,7 +168,7 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 	}
 	idle := e.idle
 	e.mu.Unlock()
-	for _, h := range e.allHubs() {
+	for _, h := range e.Hubs() {
 		for _, c := range h.all.snapshot() {
 			c.End(EndShutdown, CloseGoingAway, "The service is going away.", "")
 		}
@@ -199,7 +200,7 @@ func (e *Engine) Close() error {
 		e.mu.Lock()
 		e.draining = true
 		e.mu.Unlock()
-		for _, h := range e.allHubs() {
+		for _, h := range e.Hubs() {
 			for _, c := range h.all.snapshot() {
 				c.Abort(EndShutdown, "The service is going away.")
 			}

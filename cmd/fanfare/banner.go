@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -68,6 +69,16 @@ func banner(w io.Writer, self string, c *config.Config, addr net.Addr, metrics s
 		line("Microsoft Entra ID", "%s", strings.TrimRight(strings.TrimRight(c.Entra.Authority, "/")+"/"+c.Entra.TenantID, "/"))
 	}
 	line("Client URL", "ws%s/client/hubs/{hub}?access_token={token}", strings.TrimPrefix(at, "http"))
+	kept := "in memory, and end with this node (store.dir keeps them)"
+	if c.Store.Dir != "" {
+		kept = "in " + filepath.Join(c.Store.Dir, storeFile)
+	}
+	if c.DisableLocalAuth {
+		line("Users", "%s%s", at, usersPath)
+	} else {
+		line("Users", "endpoint=%s;accesskey=%s", at, key) // as the SDKs of Communication Services want it
+	}
+	line("", "kept %s", kept)
 	line("Health", "%s/healthz, %s/readyz", at, at)
 	if c.Identity.Type == config.IdentityLocal {
 		lasting := ""

@@ -67,8 +67,7 @@ func newBubble(t *testing.T, handlers ...handler) *bubble {
 	running.Go(func() { outer.Serve(room) })
 	running.Go(func() { inner.Serve(behind) })
 	t.Cleanup(func() {
-		n.engine.Close()
-		n.upstreams.close()
+		n.close()
 		outer.Close()
 		upward.CloseIdleConnections()
 		inner.Close()

@@ -17,9 +17,9 @@ import (
 	"github.com/fanfare/fanfare/transport/webhook"
 )
 
-// identity is what the service proves itself with to those it calls: to event
+// serviceIdentity is what the service proves itself with to those it calls: to event
 // handlers by tokens, to vaults for the secrets in URL templates.
-type identity struct {
+type serviceIdentity struct {
 	key identityKey
 
 	tokens  webhook.TokenSource // nil without an identity
@@ -46,8 +46,8 @@ func identityOf(c *config.Config, endpoint string) identityKey {
 
 // newIdentity makes the identity of k, and none where there is to be none. keys are
 // those of an issuer.
-func newIdentity(k identityKey, keys []issuer.Key, log *slog.Logger) (*identity, error) {
-	id := &identity{key: k}
+func newIdentity(k identityKey, keys []issuer.Key, log *slog.Logger) (*serviceIdentity, error) {
+	id := &serviceIdentity{key: k}
 	switch k.identity.Type {
 	case config.IdentityNone:
 		return id, nil
@@ -79,14 +79,14 @@ func newIdentity(k identityKey, keys []issuer.Key, log *slog.Logger) (*identity,
 }
 
 var (
-	_ io.Closer            = (*identity)(nil)
+	_ io.Closer            = (*serviceIdentity)(nil)
 	_ webhook.TokenSource  = (*managed.Tokens)(nil)
 	_ webhook.TokenSource  = (*issuer.Issuer)(nil)
 	_ webhook.SecretSource = (*keyvault.Secrets)(nil)
 )
 
 // again follows settings that were read again and name the same identity.
-func (id *identity) again(keys []issuer.Key) {
+func (id *serviceIdentity) again(keys []issuer.Key) {
 	if id.issuer != nil {
 		// There are one or two of them, which an issuer has room for.
 		_ = id.issuer.Use(keys...)
@@ -97,7 +97,7 @@ func (id *identity) again(keys []issuer.Key) {
 }
 
 // Close ends what is under way. It always returns nil.
-func (id *identity) Close() error {
+func (id *serviceIdentity) Close() error {
 	if id.secrets != nil {
 		id.secrets.Close()
 	}
@@ -116,11 +116,8 @@ func (n *node) serviceKeys(c *config.Config) ([]issuer.Key, error) {
 		return nil, nil
 	}
 	var keys []issuer.Key
-	for _, secret := range []config.Secret{c.AccessKeys.Primary, c.AccessKeys.Secondary} {
-		if secret == "" || secret == config.DevelopmentKey {
-			continue
-		}
-		k, err := issuer.DeriveKey([]byte(secret.Reveal()))
+	for _, secret := range lastingSecrets(c) {
+		k, err := issuer.DeriveKey(secret)
 		if err != nil {
 			return nil, err
 		}
@@ -131,6 +128,17 @@ func (n *node) serviceKeys(c *config.Config) ([]issuer.Key, error) {
 	}
 	own, err := n.ownKey()
 	return []issuer.Key{own}, err
+}
+
+// lastingSecrets returns the access keys that are the service's own, the primary
+// one first, for keys to be derived from.
+func lastingSecrets(c *config.Config) (secrets [][]byte) {
+	for _, k := range []config.Secret{c.AccessKeys.Primary, c.AccessKeys.Secondary} {
+		if k != "" && k != config.DevelopmentKey {
+			secrets = append(secrets, []byte(k.Reveal()))
+		}
+	}
+	return secrets
 }
 
 // newServiceKey makes a key at random.

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/fanfare/fanfare/authn/entra"
+	"github.com/fanfare/fanfare/authn/identity"
 	"github.com/fanfare/fanfare/authn/keyvault"
 	"github.com/fanfare/fanfare/authn/managed"
 	"github.com/fanfare/fanfare/engine"
@@ -174,6 +175,41 @@ func (c issuerCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
+// watchUsers makes the page show the counters of the users that are kept.
+func (m *metrics) watchUsers(stats func() identity.Stats) {
+	m.registry.MustRegister(usersCollector(stats))
+}
+
+// usersCollector shows the counters of users as they are when it is asked.
+type usersCollector func() identity.Stats
+
+// usersMetrics are the counters of users, as in engineMetrics.
+var usersMetrics = []struct {
+	desc  *prometheus.Desc
+	value func(*identity.Stats) int64
+}{
+	{desc("fanfare_users_created_total", "Users that were created."), func(s *identity.Stats) int64 { return s.Created }},
+	{desc("fanfare_users_deleted_total", "Users that were deleted."), func(s *identity.Stats) int64 { return s.Deleted }},
+	{desc("fanfare_user_tokens_issued_total", "User access tokens that were issued."), func(s *identity.Stats) int64 { return s.Issued }},
+	{desc("fanfare_user_tokens_accepted_total", "User access tokens that were shown and counted."), func(s *identity.Stats) int64 { return s.Accepted }},
+	{desc("fanfare_user_revocations_total", "Times that the tokens of a user were revoked."), func(s *identity.Stats) int64 { return s.Revoked }},
+}
+
+// Describe implements prometheus.Collector.
+func (c usersCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, m := range usersMetrics {
+		ch <- m.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c usersCollector) Collect(ch chan<- prometheus.Metric) {
+	s := c()
+	for _, m := range usersMetrics {
+		ch <- prometheus.MustNewConstMetric(m.desc, prometheus.CounterValue, float64(m.value(&s)))
+	}
+}
+
 // engineCollector shows an engine's counters as they are when it is asked.
 type engineCollector struct{ engine *engine.Engine }
 
@@ -199,12 +235,12 @@ var engineMetrics = []struct {
 
 // identity makes the page show the counters of what current returns, which starts
 // anew when the settings name another one.
-func (m *metrics) identity(current func() *identity) {
+func (m *metrics) identity(current func() *serviceIdentity) {
 	m.registry.MustRegister(&identityCollector{current})
 }
 
 // identityCollector shows what the node has asked for to prove itself with.
-type identityCollector struct{ current func() *identity }
+type identityCollector struct{ current func() *serviceIdentity }
 
 var (
 	tokenFetches   = desc("fanfare_identity_token_fetches_total", "Times that a token of the node's identity was asked for, where Azure issues it.")

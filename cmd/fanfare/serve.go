@@ -93,12 +93,7 @@ func serve(ctx context.Context, w *world, c *config.Config, warnings config.Prob
 	if err != nil {
 		return err
 	}
-	defer func() {
-		err = errors.Join(err, n.engine.Close())
-		n.upstreams.close()
-		n.directory.close()
-		n.requests.end()
-	}()
+	defer func() { err = errors.Join(err, n.close()) }()
 
 	var cert *certificate
 	if c.TLS.CertFile != "" {

@@ -25,7 +25,7 @@ type upstreams struct {
 
 	mu       sync.Mutex // guards the rest
 	all      clients
-	identity *identity
+	identity *serviceIdentity
 	old      []io.Closer // out of the settings, perhaps still asked
 }
 
@@ -34,8 +34,8 @@ type upstreamKey struct {
 	template config.Secret
 	origin   string
 	calls    int
-	resource string    // of its tokens; empty for none
-	identity *identity // nil for a client that needs none
+	resource string           // of its tokens; empty for none
+	identity *serviceIdentity // nil for a client that needs none
 }
 
 // clients are the clients of one version of the settings. They are not changed.
@@ -49,11 +49,11 @@ func newUpstreams(n *node) *upstreams {
 
 // use returns the identity and the clients that c names, of which it makes those
 // that are not there yet. On an error nothing changes.
-func (u *upstreams) use(c *config.Config) (*identity, clients, error) {
+func (u *upstreams) use(c *config.Config) (*serviceIdentity, clients, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	var fresh []io.Closer
-	fail := func(err error) (*identity, clients, error) {
+	fail := func(err error) (*serviceIdentity, clients, error) {
 		for _, f := range fresh {
 			f.Close()
 		}
@@ -102,7 +102,7 @@ func (u *upstreams) use(c *config.Config) (*identity, clients, error) {
 	return id, next, nil
 }
 
-func (u *upstreams) key(c *config.Config, id *identity, h config.EventHandler) upstreamKey {
+func (u *upstreams) key(c *config.Config, id *serviceIdentity, h config.EventHandler) upstreamKey {
 	_, origin, _ := strings.Cut(u.node.endpoint(c), "://")
 	k := upstreamKey{template: h.URLTemplate, origin: origin, calls: c.Limits.PendingEvents, resource: c.Resource(h)}
 	if k.resource != "" || len(h.Secrets()) > 0 {
@@ -138,7 +138,7 @@ func (u *upstreams) client(k upstreamKey) (*webhook.Client, error) {
 }
 
 // rules returns the handlers of a hub of c, whose clients are in all.
-func (u *upstreams) rules(c *config.Config, id *identity, all clients, h config.Hub) []engine.HandlerRule {
+func (u *upstreams) rules(c *config.Config, id *serviceIdentity, all clients, h config.Hub) []engine.HandlerRule {
 	var rules []engine.HandlerRule
 	for _, e := range h.EventHandlers {
 		rules = append(rules, engine.HandlerRule{SystemEvents: e.SystemEvents, UserEvents: e.UserEventPattern, Handler: all[u.key(c, id, e)]})

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -18,6 +19,7 @@ import (
 	"github.com/fanfare/fanfare/authn/accesskey"
 	"github.com/fanfare/fanfare/authn/clientcert"
 	"github.com/fanfare/fanfare/authn/entra"
+	"github.com/fanfare/fanfare/authn/identity"
 	"github.com/fanfare/fanfare/authn/issuer"
 	"github.com/fanfare/fanfare/authn/token"
 	"github.com/fanfare/fanfare/cmd/fanfare/internal/config"
@@ -45,6 +47,7 @@ type node struct {
 	issuer    *token.Issuer
 	upstreams *upstreams
 	directory *directory
+	users     *users
 	pagingKey []byte
 	ownKey    func() (issuer.Key, error) // of service tokens, where no secret of the service's own is there
 
@@ -57,14 +60,13 @@ type node struct {
 // settled is one version of the settings and what was made for it.
 type settled struct {
 	config   *config.Config
-	identity *identity
+	identity *serviceIdentity
 	clients  clients
 	servers  *entra.Servers // nil while no issuer is set
 	trusts   trusts
 }
 
-// newNode puts the rooms together. The caller ends the node with its engine, its
-// upstreams and its directory.
+// newNode puts the rooms together. The caller ends the node with close.
 func newNode(c *config.Config, endpoint func(*config.Config) string, log *slog.Logger, level *slog.LevelVar, m *metrics, t *tracing) (*node, error) {
 	n := &node{started: c, log: log, level: level, metrics: m, tracing: t, endpoint: endpoint, ring: new(accesskey.Ring), hosts: new(authn.Hosts)}
 	n.pagingKey = make([]byte, 32)
@@ -75,25 +77,42 @@ func newNode(c *config.Config, endpoint func(*config.Config) string, log *slog.L
 	n.upstreams = newUpstreams(n)
 	n.directory = newDirectory(n)
 
-	if err := n.use(c); err != nil {
+	var err error
+	if n.users, err = newUsers(n, c); err != nil {
 		return nil, err
 	}
-	var err error
+	if err := n.use(c); err != nil {
+		return nil, errors.Join(err, n.users.close())
+	}
 	n.engine, err = engine.New(&engine.Options{
 		Hubs:     n.hub,
 		Limits:   engineLimits(c),
 		Logger:   log.With("room", "engine"),
 		Observer: m.engine(t),
 	})
+	if err == nil {
+		err = n.users.watch()
+	}
 	if err != nil {
-		n.directory.close()
-		return nil, fmt.Errorf("start the engine: %w", err)
+		return nil, errors.Join(fmt.Errorf("start the engine: %w", err), n.close())
 	}
 	m.watch(n.engine)
 	m.watchIssuer(n.directory.stats)
-	m.identity(func() *identity { return n.settings.Load().identity })
+	m.watchUsers(n.users.Stats)
+	m.identity(func() *serviceIdentity { return n.settings.Load().identity })
 	n.hang(c)
 	return n, nil
+}
+
+// close ends everything that runs. The doors must be closed already.
+func (n *node) close() (err error) {
+	if n.engine != nil {
+		err = n.engine.Close()
+	}
+	n.upstreams.close()
+	n.directory.close()
+	n.requests.end()
+	return errors.Join(err, n.users.close())
 }
 
 // engineLimits returns the engine's limits: those that were set, or those that
@@ -142,6 +161,9 @@ func (n *node) use(c *config.Config) error {
 	}
 	servers, err := n.directory.use(c)
 	if err != nil {
+		return err
+	}
+	if err := n.users.use(c); err != nil {
 		return err
 	}
 	if err := n.hosts.Set(hosts...); err != nil {
@@ -200,6 +222,7 @@ func (n *node) hang(c *config.Config) {
 
 	proven := authn.Clients(
 		n.issuer, // knows its own tokens by their key id
+		identity.NewClients(n.users.Users, c.Users.Scopes.Grants()),
 		accesskey.NewClients(n.ring, n.hosts),
 		clientcert.NewClients(n.certificates), // of who shows no token
 		authn.Anonymous{Allow: n.allowsAnonymous, Besides: n.besidesTokens},
@@ -265,6 +288,9 @@ func restartKeys(old, c *config.Config) []string {
 	}{
 		{"listen", old.Listen != c.Listen},
 		{"tls", (old.TLS.CertFile == "") != (c.TLS.CertFile == "")},
+		{"store", old.Store != c.Store},
+		{"users.signingAlgorithm", old.Users.SigningAlgorithm != c.Users.SigningAlgorithm},
+		{"users.keyRotation", old.Users.KeyRotation != c.Users.KeyRotation},
 		{"limits", old.Limits != c.Limits},
 		{"metrics.listen", old.Metrics.Listen != c.Metrics.Listen},
 		{"log.format", old.Log.Format != c.Log.Format},
