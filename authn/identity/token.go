@@ -41,14 +41,23 @@ func (u *Users) Use(keys ...Key) error {
 	if len(keys) == 0 || len(keys) > maxKeys {
 		return fmt.Errorf("identity: %d keys were given; 1 to %d would pass", len(keys), maxKeys)
 	}
-	next := &keyring{signer: keys[0].signing, byID: map[string]signing.Key{}, byHeader: map[string]signing.Key{}}
-	for i, k := range keys {
+	for _, k := range keys {
 		if k.signing.IsZero() {
 			return errors.New("identity: a key is the zero Key")
 		}
+	}
+	u.turn(keys)
+	return nil
+}
+
+// turn is Use without its bounds. While there are no keys no token is issued.
+func (u *Users) turn(keys []Key) {
+	next := &keyring{byID: map[string]signing.Key{}, byHeader: map[string]signing.Key{}}
+	next.published.Keys = []signing.JWK{} // not null in JSON
+	for i, k := range keys {
 		header := encode(nil, fmt.Appendf(nil, `{"alg":%q,"kid":%q,"typ":%q}`, k.signing.Algorithm(), k.ID(), TokenType))
 		if i == 0 {
-			next.signerHeader = string(header)
+			next.signer, next.signerHeader = k.signing, string(header)
 		}
 		if _, twice := next.byID[k.ID()]; twice {
 			continue
@@ -57,7 +66,6 @@ func (u *Users) Use(keys ...Key) error {
 		next.published.Keys = append(next.published.Keys, k.signing.Public())
 	}
 	u.keys.Store(next)
-	return nil
 }
 
 func encode(dst, raw []byte) []byte { return base64.RawURLEncoding.AppendEncode(dst, raw) }
@@ -73,7 +81,7 @@ func (u *Users) mint(id engine.UserID, scopes []string, now, expires time.Time, 
 	text = encode(append(text, '.'), payload)
 	signature, err := k.signer.Sign(text)
 	if err != nil {
-		return "", fmt.Errorf("identity: sign a token: %w", err)
+		return "", failed("sign a token", err)
 	}
 	return string(encode(append(text, '.'), signature)), nil
 }

@@ -254,6 +254,21 @@ func (u *Users) Handler() http.Handler {
 	})
 }
 
+// claimNames are those of every token.
+var claimNames = []string{"iss", "skypeid", "scp", "csi", "iat", "exp", "acsScope", "resourceId", "gen"}
+
+// Discovery serves, below the path of an issuer that is an http or https URL, what
+// readers find the keys by (OpenID Connect Discovery 1.0), and the keys: with the
+// issuer https://rt.example.com/identities at
+//
+//	/identities/.well-known/openid-configuration
+//	/identities/.well-known/jwks.json
+//
+// It hands all other requests to fallback, which may be nil for not found.
+func (u *Users) Discovery(fallback http.Handler) http.Handler {
+	return signing.Discovery(u.issuer, claimNames, func() signing.KeySet { return u.keys.Load().published }, fallback)
+}
+
 // Stats are the counters of [Users], since it was made.
 type Stats struct {
 	Created, Deleted int64 // users
