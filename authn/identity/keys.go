@@ -49,7 +49,8 @@ const (
 // KeysOptions are the knobs of [Keys]. Nil and zero mean the defaults.
 type KeysOptions struct {
 	// Algorithm is that of keys to be made: ES256, or RS256 with 2048 bits. Default
-	// ES256. If another one signs as Keys are opened, a successor is made at once.
+	// ES256. If the key that signs has another one as Keys are opened, a successor is
+	// made at once.
 	Algorithm string
 	// Every is how long a key signs, 6 hours to 366 days. Default 30 days.
 	Every time.Duration
@@ -68,8 +69,9 @@ type KeysOptions struct {
 //
 // A key is bound to the access key that was primary when it was made, by a
 // fingerprint. When that access key is one of the service's no more, the key is
-// removed and what it has signed counts no more. One that was made when there was no
-// access key is bound to none.
+// removed and what it has signed counts no more. So that this does not befall a key
+// that still signs, it gets a successor as soon as another access key is primary. One
+// that was made when there was no access key is bound to none.
 type Keys struct {
 	store     Store
 	algorithm string
@@ -218,7 +220,7 @@ func (k *Keys) settle(ctx context.Context, turning bool) (wake time.Time, err er
 		r := k.ring
 		k.mu.Unlock()
 
-		if !now.Before(p.due) || turning && p.newest.key.signing.Algorithm() != k.algorithm && !p.newest.signs.After(now) {
+		if !now.Before(p.due) || turning && !p.newest.signs.After(now) && k.outdated(p.newest, r) {
 			err := k.make(ctx, p, r, now)
 			if err == nil || errors.Is(err, ErrConflict) { // ours, or another node's
 				continue
@@ -274,7 +276,7 @@ func (k *Keys) make(ctx context.Context, p plan, r ring, now time.Time) error {
 	s := storedKey{key: next, signs: now, bound: r.primary}
 	if len(p.inUse) > 0 {
 		s.signs = now.Add(ahead)
-		if on := p.newest.signs.Add(k.every); on.After(s.signs) && p.newest.key.signing.Algorithm() == k.algorithm {
+		if on := p.newest.signs.Add(k.every); on.After(s.signs) && !k.outdated(p.newest, r) {
 			s.signs = on
 		}
 	}
@@ -288,6 +290,11 @@ func (k *Keys) make(ctx context.Context, p plan, r ring, now time.Time) error {
 	k.made.Add(1)
 	k.log.InfoContext(ctx, "made a key for user access tokens", slog.Any("key", next), slog.Time("signs", s.signs))
 	return nil
+}
+
+// outdated reports whether a key would be another one if it were made now.
+func (k *Keys) outdated(s storedKey, r ring) bool {
+	return s.bound != r.primary || s.key.signing.Algorithm() != k.algorithm
 }
 
 func (k *Keys) remove(ctx context.Context, over []storedKey) error {

@@ -210,7 +210,7 @@ func (n *node) hang(c *config.Config) {
 	}
 	servers = append(servers, accesskey.NewServers(n.ring, n.hosts))
 	inward := rest.NewHandler(n.engine, authn.Servers(servers...), &rest.Options{
-		Fallback:       n.discovery(health(n.ready)),
+		Fallback:       n.discovery(n.users.Discovery(health(n.ready))),
 		Tokens:         n.issuer,
 		PublicEndpoint: c.PublicEndpoint,
 		Origin:         forwardedOrigin,
