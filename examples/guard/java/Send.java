@@ -20,7 +20,7 @@ public class Send {
             }
         } catch (HttpResponseException e) {
             String body = e.getResponse().getBodyAsString().block();
-            System.out.println("refused: " + e.getResponse().getStatusCode() + " " + body.replaceAll(".*\"code\":\"([^\"]+)\".*", "$1"));
+            System.out.println("refused: " + e.getResponse().getStatusCode() + " " + body.replaceAll("(?s).*\"code\":\"([^\"]+)\".*", "$1"));
         }
         System.exit(0); // the SDK's threads would go on
     }

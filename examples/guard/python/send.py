@@ -22,5 +22,4 @@ try:
     for result in client().send("+14255550100", ["+14255550123", "4255550123"], "hello"):
         print("sent" if result.successful else "not sent", "to", result.to, result.http_status_code)
 except HttpResponseError as e:
-    error = e.response.json()["error"]
-    print("refused:", e.status_code, error.get("innererror", error)["code"])
+    print("refused:", e.status_code, (e.error.innererror or {}).get("code", e.error.code))
