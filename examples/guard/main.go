@@ -56,8 +56,13 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if flags.NArg() > 0 {
+	switch {
+	case flags.NArg() > 0:
 		return fmt.Errorf("found %q; expected flags alone, see -help", flags.Arg(0))
+	case (*cert == "") != (*key == ""):
+		return errors.New("found one of -cert and -key; expected both, or none for http")
+	case *tenant == "" && len(senders) > 0:
+		return errors.New("found -allow without -tenant; expected the tenant that the object id is of")
 	}
 
 	accessKey, shown := accesskey.Generate(), true

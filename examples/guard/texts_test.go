@@ -296,7 +296,7 @@ func TestRun(t *testing.T) {
 			t.Errorf("the help does not speak of %s", name)
 		}
 	}
-	for _, args := range [][]string{{"-tenant", "contoso.com"}, {"nonsense"}, {"-listen", "nowhere:1:2"}, {"-cert", "none.pem"}} {
+	for _, args := range [][]string{{"-tenant", "contoso.com"}, {"nonsense"}, {"-listen", "nowhere:1:2"}, {"-cert", "none.pem"}, {"-cert", "none.pem", "-key", "none.key"}, {"-allow", robot}} {
 		if err := run(t.Context(), append([]string{"-listen", "127.0.0.1:0"}, args...), io.Discard); err == nil {
 			t.Errorf("%v: no error", args)
 		}
