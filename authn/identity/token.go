@@ -127,7 +127,7 @@ func (u *Users) Verify(ctx context.Context, text string) (Proof, error) {
 	if err != nil {
 		return Proof{}, err
 	}
-	proof, err := u.check(ctx, c, time.Now())
+	proof, err := u.check(ctx, c, u.now())
 	if err == nil {
 		u.accepted.Add(1)
 	}

@@ -23,6 +23,8 @@ type Options struct {
 	// Issuer is what tokens call their issuer, in printable ASCII without quotes,
 	// backslashes and ">?~". Default "urn:fanfare:users:" and the resource.
 	Issuer string
+	// Now is the clock by which tokens begin and end. Default time.Now.
+	Now func() time.Time
 }
 
 // Users are those that the service keeps. It is safe for concurrent use, also of one
@@ -31,6 +33,7 @@ type Users struct {
 	store    Store
 	resource string
 	issuer   string
+	now      func() time.Time
 	keys     atomic.Pointer[keyring]
 
 	created, deleted, issued, revoked, accepted atomic.Int64
@@ -42,7 +45,10 @@ func New(ctx context.Context, store Store, o *Options, keys ...Key) (*Users, err
 	if o == nil {
 		o = &Options{}
 	}
-	u := &Users{store: store, resource: strings.ToLower(o.Resource), issuer: o.Issuer}
+	u := &Users{store: store, resource: strings.ToLower(o.Resource), issuer: o.Issuer, now: o.Now}
+	if u.now == nil {
+		u.now = time.Now
+	}
 	if err := u.Use(keys...); err != nil {
 		return nil, err
 	}
@@ -116,14 +122,14 @@ func (u *Users) Issue(ctx context.Context, id engine.UserID, scopes []string, li
 	if lifetime, err = checkLifetime(lifetime); err != nil {
 		return "", time.Time{}, err
 	}
-	now := time.Now()
+	now := u.now()
 	return u.issue(ctx, id, scopes, now, now.Add(lifetime))
 }
 
 // IssueUntil is [Users.Issue] with an end in place of a lifetime: at least a minute and
 // at most 24 hours ahead, of which the whole seconds count.
 func (u *Users) IssueUntil(ctx context.Context, id engine.UserID, scopes []string, expires time.Time) (token string, _ time.Time, err error) {
-	now := time.Now()
+	now := u.now()
 	if err := checkEnd(now, expires); err != nil {
 		return "", time.Time{}, err
 	}

@@ -253,6 +253,23 @@ func TestExpiry(t *testing.T) {
 	})
 }
 
+// The clock that a token begins and ends by can be another.
+func TestClock(t *testing.T) {
+	store, now := identity.NewMemoryStore(), time.Now()
+	u, err := identity.New(t.Context(), store, &identity.Options{Resource: resource, Now: func() time.Time { return now }}, derive(t, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := issue(t, u, create(t, u))
+	now = now.Add(-2 * time.Hour)
+	early := issue(t, u, create(t, u))
+	counts(t, u, early, "")
+	counts(t, newUsers(t, store), early, "user.expired")
+	now = now.Add(time.Hour)
+	counts(t, u, early, "user.expired")
+	counts(t, u, text, "")
+}
+
 // Keys turn without ending tokens, or end them at once.
 func TestRotation(t *testing.T) {
 	one, two := derive(t, 1), derive(t, 2)
