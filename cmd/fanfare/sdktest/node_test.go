@@ -25,6 +25,7 @@ type node struct {
 	Key       string // the primary access key
 	Secondary string
 	CAFile    string // the CA that signed its certificate; empty over plain HTTP
+	certs     certs  // that certificate, for who answers in the node's place
 }
 
 // ConnectionString is what an application would be configured with.

@@ -19,11 +19,14 @@ async function main() {
     await issuer.keys.generate('RS256');
     service = new OAuth2Service(issuer);
     service.on('beforeTokenSigning', ({ payload }, { body }) => {
-      Object.assign(payload, {
-        // The resource whose /.default was asked for; one that ends in a slash keeps it.
-        aud: body.scope.split(' ').find((s) => s.startsWith('https:')).replace(/\/\.default$/, ''),
-        azp: body.client_id, oid: body.client_id, sub: body.client_id, tid: tenant, idtyp: 'app', ver: '2.0',
-      });
+      const wanted = body.scope.split(' ').find((s) => s.startsWith('https:'));
+      const end = wanted.lastIndexOf('/'); // of the resource, which keeps a slash of its own
+      Object.assign(payload, { aud: wanted.slice(0, end), azp: body.client_id, tid: tenant, ver: '2.0' });
+      if (body.grant_type === 'password') {
+        Object.assign(payload, { oid: body.username, sub: body.username, scp: wanted.slice(end + 1) });
+      } else {
+        Object.assign(payload, { oid: body.client_id, sub: body.client_id, idtyp: 'app' });
+      }
     });
   };
   let authority;
