@@ -22,6 +22,7 @@ import (
 type bodyReader struct {
 	r     *http.Request
 	limit int
+	rule  string // that a larger one breaks
 
 	read  bool
 	bytes []byte
@@ -66,7 +67,7 @@ func (b *bodyReader) all() ([]byte, error) {
 
 // tooLarge begins with the service's own words.
 func (b *bodyReader) tooLarge() error {
-	return engine.Errorf(engine.CodeTooLarge, "limits.messageBytes",
+	return engine.Errorf(engine.CodeTooLarge, b.rule,
 		"Invalid Content-Length header. The body has more than the %d bytes that are allowed.", b.limit)
 }
 

@@ -114,7 +114,7 @@ func TestMatch(t *testing.T) {
 		{"/api/hubs/chat/groups/a/connections/b/c/d/e/f/g", "none"},
 	} {
 		got := "none"
-		if rt, values, err := match(tt.path); err == nil {
+		if rt, values, err := routes.match(tt.path); err == nil {
 			got = rt.ops[0].path + " "
 			for i, v := range values {
 				if i > 0 {
@@ -143,7 +143,7 @@ func FuzzMatch(f *testing.F) {
 		if !strings.HasPrefix(path, "/") {
 			return
 		}
-		_, values, err := match(path)
+		_, values, err := routes.match(path)
 		if err != nil {
 			return
 		}
