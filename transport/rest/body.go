@@ -115,9 +115,13 @@ func (b *bodyReader) utf8(p []byte, charset encoding.Encoding) ([]byte, error) {
 		}
 	}
 	if !utf8.Valid(p) {
-		return nil, engine.Errorf(engine.CodeInvalid, "rest.charset", "The body is not valid UTF-8.")
+		return nil, notUTF8()
 	}
 	return p, nil
+}
+
+func notUTF8() error {
+	return engine.Errorf(engine.CodeInvalid, "rest.charset", "The body is not valid UTF-8.")
 }
 
 func notJSON() error {

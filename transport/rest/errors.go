@@ -43,9 +43,14 @@ const statusGone = 499
 
 // refusal is an error that HTTP has a word for and the engine has not.
 type refusal struct {
-	err    *engine.Error
-	status int
-	allow  string // the Allow header
+	err        *engine.Error
+	status     int
+	allow      string // the Allow header
+	retryAfter int    // the Retry-After header, in seconds
+
+	// Of the identity API: what it says in place of its code for the status, and of
+	// the error's message. Empty means these.
+	code, words string
 }
 
 func (e *refusal) Error() string { return e.err.Error() }
