@@ -110,7 +110,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header()["Api-Supported-Versions"] = supportedVersions
 
 	c := &call{request: h.door.request(w, r, path), h: h}
-	status := 0
+	var status int
 	if reply, err := c.serve(); err != nil {
 		status = c.fail(err)
 	} else {

@@ -348,8 +348,8 @@ func TestIdentityVersions(t *testing.T) {
 			if unsupported != (version < tt.since) {
 				t.Errorf("%s of %s: %d %s", tt.line, version, r.status, r.body)
 			}
-			if f := (failure{}); unsupported {
-				if f = r.failure(t); !strings.Contains(f.Message, "expected one of "+tt.since) || f.Target != "api-version" {
+			if unsupported {
+				if f := r.failure(t); !strings.Contains(f.Message, "expected one of "+tt.since) || f.Target != "api-version" {
 					t.Errorf("%s of %s: %+v", tt.line, version, f)
 				}
 			}
