@@ -167,7 +167,7 @@ type assignment struct {
 }
 
 // maxClients is how many client applications an assignment may name.
-const maxClients = 100
+const maxClients = 250
 
 // principalTypes are the kinds of principals. The last word is that of the service's
 // articles for what its description calls the second.

@@ -449,7 +449,7 @@ func TestIdentityRefusals(t *testing.T) {
 		{"PUT " + assignment, `{"principalType":"group"}`, nil, 400, "ValidationError", "principalType", "rest.principalType", `"group"`},
 		{"PUT " + assignment, `{"principalType":"user","clientIds":["x"]}`, nil, 400, "ValidationError", "clientIds", "rest.clientIds", "UUID"},
 		{"PUT " + assignment, `{"principalType":"user","clientIds":"` + app + `"}`, nil, 400, "ValidationError", "clientIds", "rest.clientIds", "an array of strings"},
-		{"PUT " + assignment, `{"principalType":"user","clientIds":["` + app + strings.Repeat(`","`+app, 100) + `"]}`, nil, 400, "ValidationError", "clientIds", "rest.clientIds", "at most 100"},
+		{"PUT " + assignment, `{"principalType":"user","clientIds":["` + app + strings.Repeat(`","`+app, 250) + `"]}`, nil, 400, "ValidationError", "clientIds", "rest.clientIds", "at most 250"},
 		{"GET " + assignment, "", nil, 404, "AssignmentNotFound", "", "assignment.unknown", ""},
 		{"DELETE " + assignment, "", nil, 404, "AssignmentNotFound", "", "assignment.unknown", ""},
 
