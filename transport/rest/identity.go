@@ -36,8 +36,8 @@ type Users interface {
 	Assignment(ctx context.Context, tenant, object string) (principalType string, clientIDs []string, err error)
 	// Assign lets an object of a tenant exchange its tokens that were issued through one of
 	// the client applications, in place of those that were assigned before, if any were.
-	// All ids are UUIDs in lower case; principalType is "user" or "resourceAccount". It must
-	// not keep clientIDs.
+	// All ids are UUIDs in lower case, of the applications none to 250; principalType is
+	// "user" or "resourceAccount". It must not keep clientIDs.
 	Assign(ctx context.Context, tenant, object, principalType string, clientIDs []string) (created bool, err error)
 	// Unassign takes an assignment back.
 	Unassign(ctx context.Context, tenant, object string) error
