@@ -442,7 +442,7 @@ func TestIdentityRefusals(t *testing.T) {
 		{"POST /teamsUser/:exchangeAccessToken", "", nil, 400, "ValidationError", "token", "rest.token", "missing"},
 		{"POST /teamsUser/:exchangeAccessToken", `{"token":"ann"}`, nil, 400, "ValidationError", "appId", "rest.appId", "missing"},
 		{"POST /teamsUser/:exchangeAccessToken", `{"token":"ann","appId":"` + app + `","userId":null}`, nil, 400, "ValidationError", "userId", "rest.userId", "missing"},
-		{"POST /teamsUser/:exchangeAccessToken", `{"token":7}`, nil, 400, "ValidationError", "token", "rest.token", "the number"},
+		{"POST /teamsUser/:exchangeAccessToken", `{"token":7}`, nil, 400, "ValidationError", "token", "rest.token", "is 7, expected a string"},
 		{"POST /access/teamsExtension/:exchangeAccessToken", `[]`, []string{"Authorization: Bearer ann"}, 400, "ValidationError", "", "rest.json", "an array"},
 
 		{"PUT " + assignment, "", nil, 400, "ValidationError", "principalType", "rest.principalType", "user or resourceAccount"},

@@ -76,7 +76,10 @@ func kindOf(value []byte) string {
 	case 'n':
 		return "null"
 	}
-	return "the number " + excerpt(string(value))
+	if len(value) > 32 {
+		return "a number"
+	}
+	return string(value)
 }
 
 // refusedMember makes the refusal of a member, named after it if its name can be a rule's.
