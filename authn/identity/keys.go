@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -81,11 +82,12 @@ type Keys struct {
 	asking chan struct{} // of room for one: held while asking the store, before mu
 	again  chan struct{} // of room for one: Follow is to look again
 
-	mu     sync.Mutex // guards the rest
-	ring   ring
-	stored []storedKey // as they were read last
-	inUse  []storedKey // the signer first, then the newest
-	users  *Users      // who follow; nil until they do
+	mu      sync.Mutex // guards the rest
+	ring    ring
+	turning bool        // the ring is new, and the store has not been brought into line
+	stored  []storedKey // as they were read last
+	inUse   []storedKey // the signer first, then the newest
+	users   *Users      // who follow; nil until they do
 
 	made, removed, failures atomic.Int64
 }
@@ -99,7 +101,7 @@ func OpenKeys(ctx context.Context, store Store, o *KeysOptions, secrets ...[]byt
 	}
 	k := &Keys{
 		store: store, algorithm: cmp.Or(o.Algorithm, ES256), every: cmp.Or(o.Every, DefaultEvery), log: o.Logger,
-		asking: make(chan struct{}, 1), again: make(chan struct{}, 1),
+		asking: make(chan struct{}, 1), again: make(chan struct{}, 1), turning: true,
 	}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
@@ -114,7 +116,7 @@ func OpenKeys(ctx context.Context, store Store, o *KeysOptions, secrets ...[]byt
 	if k.ring, err = newRing(secrets); err != nil {
 		return nil, err
 	}
-	if _, err := k.settle(ctx, true); err != nil {
+	if _, err := k.settle(ctx); err != nil {
 		return nil, err
 	}
 	return k, nil
@@ -138,10 +140,10 @@ func (k *Keys) Bind(ctx context.Context, secrets ...[]byte) error {
 		return err
 	}
 	k.mu.Lock()
-	k.ring = r
+	k.ring, k.turning = r, true
 	k.turn(time.Now())
 	k.mu.Unlock()
-	_, err = k.settle(ctx, true)
+	_, err = k.settle(ctx)
 	select {
 	case k.again <- struct{}{}:
 	default:
@@ -193,15 +195,15 @@ func (k *Keys) Follow(ctx context.Context, users *Users) error {
 func (k *Keys) attempt(ctx context.Context) (wake time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, respite)
 	defer cancel()
-	return k.settle(ctx, false)
+	return k.settle(ctx)
 }
 
 // settle reads the keys, makes the next one if it is time to, removes those that are
-// over, and returns when to look again. At a turning point, which is when keys are
-// opened or bound anew, those that are bound to foreign access keys are over too.
-// Nodes that have not yet turned may make such keys later; these are left to them, and
-// otherwise removed at the end of their time, lest two nodes remove each other's.
-func (k *Keys) settle(ctx context.Context, turning bool) (wake time.Time, err error) {
+// over, and returns when to look again. Once after the ring has changed, keys that are
+// bound to foreign access keys are over too. Nodes whose ring has not yet changed may
+// make such keys afterwards; these are left to them, and otherwise removed at the end
+// of their time, lest two nodes remove each other's for ever.
+func (k *Keys) settle(ctx context.Context) (wake time.Time, err error) {
 	select {
 	case k.asking <- struct{}{}:
 		defer func() { <-k.asking }()
@@ -216,8 +218,7 @@ func (k *Keys) settle(ctx context.Context, turning bool) (wake time.Time, err er
 		now := time.Now()
 		k.mu.Lock()
 		k.stored = stored
-		p := k.turn(now)
-		r := k.ring
+		p, r, turning := k.turn(now), k.ring, k.turning
 		k.mu.Unlock()
 
 		if !now.Before(p.due) || turning && !p.newest.signs.After(now) && k.outdated(p.newest, r) {
@@ -235,6 +236,11 @@ func (k *Keys) settle(ctx context.Context, turning bool) (wake time.Time, err er
 		if err := k.remove(ctx, over); err != nil {
 			return time.Time{}, err
 		}
+		k.mu.Lock()
+		if slices.Equal(k.ring.all, r.all) { // else it has changed meanwhile
+			k.turning = false
+		}
+		k.mu.Unlock()
 		return p.wake, nil
 	}
 }

@@ -57,6 +57,9 @@ type plan struct {
 	wake time.Time // when the plan may be another
 }
 
+// algorithm returns that of the newest key.
+func (p plan) algorithm() string { return p.newest.key.signing.Algorithm() }
+
 // plan looks at keys in the order in which they sign.
 func (r ring) plan(stored []storedKey, every time.Duration, now time.Time) plan {
 	p := plan{last: -1, due: now}
