@@ -300,6 +300,68 @@ func TestKeysAreBound(t *testing.T) {
 	})
 }
 
+// The key that signs gets a successor when another access key is primary, so that the
+// regeneration of the old one ends nothing, however soon they changed places again.
+func TestKeysFollowThePrimary(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := follow(t, identity.NewMemoryStore(), nil, primary, secondary)
+		bind := func(secrets ...[]byte) {
+			t.Helper()
+			if err := n.keys.Bind(t.Context(), secrets...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ann := named(t, n.Users, "ann")
+		one := signer(t, n.Users)
+		bind(secondary, primary)
+		two := published(t, n.Users)[1]
+		are(t, n.Users, one, two)
+		pass(5 * time.Minute)
+		bind(regenerated, secondary) // two, which has not signed yet, has to
+		are(t, n.Users, two, published(t, n.Users)[1])
+		pass(10 * time.Minute)
+		text := issue(t, n.Users, ann)
+		bind(regenerated)
+		counts(t, n.Users, text, "")
+
+		bind(primary, regenerated)
+		bind(regenerated, primary) // and back, before the successor signs
+		pass(20 * time.Minute)     // until its own successor does
+		text = issue(t, n.Users, ann)
+		bind(regenerated)
+		counts(t, n.Users, text, "")
+	})
+}
+
+// Access keys that change places all the time take all places of the store, and no more
+// than that comes of it.
+func TestKeysPlacesAreTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newFrailStore()
+		n := follow(t, s, nil, primary, secondary)
+		ann := named(t, n.Users, "ann")
+		refused := 0
+		for i := range 60 {
+			secrets := [][]byte{primary, secondary}
+			if i%2 == 0 {
+				slices.Reverse(secrets)
+			}
+			if err := n.keys.Bind(t.Context(), secrets...); err != nil {
+				refused++
+			}
+			counts(t, n.Users, issue(t, n.Users, ann), "")
+			pass(11 * time.Minute)
+		}
+		if places := len(s.keys("key.")); refused == 0 || refused == 60 || places != 16 {
+			t.Errorf("%d were refused, and %d places are taken", refused, places)
+		}
+		pass(48 * time.Hour)
+		if got, left := published(t, n.Users), s.keys("key."); len(got) != 1 || len(left) != 1 {
+			t.Errorf("published are %v of %v", got, left)
+		}
+	})
+}
+
 // Without access keys a key is bound to none, and stays when there are some again.
 func TestKeysBoundToNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
