@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +18,8 @@ import (
 	"time"
 
 	"github.com/fanfare/fanfare/authn/identity"
+	"github.com/fanfare/fanfare/authn/identity/filestore"
+	"github.com/fanfare/fanfare/engine"
 )
 
 var (
@@ -652,5 +655,34 @@ func TestKeysOfClosedStore(t *testing.T) {
 	s.Close()
 	if err := <-done; !errors.Is(err, identity.ErrClosed) {
 		t.Error(err)
+	}
+}
+
+// Keys and users outlive the process in a file.
+func TestKeysInFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users.db")
+	var ann engine.UserID
+	var text string
+	for life := range 2 {
+		s, err := filestore.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, err := identity.OpenKeys(t.Context(), s, &identity.KeysOptions{Algorithm: identity.RS256}, primary)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u := newUsers(t, s, k.Current()...)
+		if life == 0 {
+			ann = named(t, u, "ann")
+			text = issue(t, u, ann)
+		}
+		counts(t, u, text, "")
+		if again := named(t, u, "ann"); again != ann {
+			t.Errorf("%s, then %s", ann, again)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
