@@ -42,7 +42,7 @@ func TestIdentity(t *testing.T) {
 		bothSchemes(t, func(t *testing.T, s scheme) {
 			suites := []string{filepath.Join("identity", "identity.test.js"), filepath.Join("identity", "clients.test.js")}
 			if s == tls { // once is enough for what takes its time
-				suites = append(suites, filepath.Join("identity", "refresh.test.js"))
+				suites = append(suites, filepath.Join("identity", "refresh.test.js"), filepath.Join("identity", "signin.test.js"))
 			}
 			cmd := exec.Command(nodejs, nodeTest(suites...)...)
 			cmd.Env = append(through(r, s), "NODE_PATH="+modules)

@@ -123,7 +123,7 @@ func startNode(t *testing.T, s scheme, hubs map[string][]eventHandler) *node {
 	settings := map[string]any{"accessKeys": map[string]string{"primary": n.Key, "secondary": n.Secondary}}
 	if s == tls {
 		c := certificates(t)
-		n.CAFile = c.caFile
+		n.CAFile, n.certs = c.caFile, c
 		settings["tls"] = map[string]string{"certFile": c.certFile, "keyFile": c.keyFile}
 	}
 	if len(hubs) > 0 {

@@ -78,7 +78,11 @@ func (n *node) exhaust(t *testing.T) (stop func()) {
 		}
 		created++
 	}
-	t.Logf("%d users in %.1f s, and then there were too many", created, time.Since(began).Seconds())
+	took := time.Since(began).Seconds()
+	t.Logf("%d users in %.1f s, and then there were too many", created, took)
+	if most := 1001 + int(took*1000/30); created > most {
+		t.Errorf("%d users in %.1f s; the limit allows %d", created, took, most)
+	}
 
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})

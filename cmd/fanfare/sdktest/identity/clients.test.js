@@ -84,6 +84,16 @@ for (const [what, end, rule] of [
   });
 }
 
+test('revoked: a client that would come back, and recover, does not', async (t) => {
+  const ann = await newUser('chat');
+  const c = new WebPubSubClient(clientURL(hub, ann.token), { reconnectRetryOptions: { maxRetries: 1, retryDelayInMs: 1 } }); // by the reliable protocol
+  const stopped = new Promise((resolve) => c.on('stopped', resolve));
+  t.after(() => c.stop());
+  await c.start();
+  await identity.revokeTokens(ann.user);
+  await stopped;
+});
+
 // mqttOpen connects by MQTT. Clients whose scopes let them in may do as by WebSocket.
 async function mqttOpen(t, token) {
   const inbox = new Inbox();

@@ -25,11 +25,8 @@ function entra(clientId) {
 }
 
 // userToken is a token that an application got for a user who signed in.
-async function userToken(user, clientId) {
-  const { access_token: token } = await granted({
-    grant_type: 'password', username: user, client_id: clientId, scope: 'https://auth.msft.communication.azure.com/Teams.ManageCalls',
-  });
-  return token;
+async function userToken(user, clientId, scope = 'https://auth.msft.communication.azure.com/Teams.ManageCalls') {
+  return (await granted({ grant_type: 'password', username: user, client_id: clientId, scope })).access_token;
 }
 
 module.exports = { entra, userToken };

@@ -42,7 +42,7 @@ async function reconnecting(t, credential) {
 describe('as time goes by', { concurrency: true }, () => {
   test('the token of a client expires', async (t) => {
     const { user, id } = await newUser('chat');
-    const { token, expired } = await issuedLongAgo(id, 4);
+    const { token, expired } = await issuedLongAgo(id, 6);
 
     const fixed = await reconnecting(t, new AzureCommunicationTokenCredential(token));
     let refreshed = 0;
@@ -71,7 +71,7 @@ describe('as time goes by', { concurrency: true }, () => {
 
   test('a token is replaced ten minutes ahead, and in the background', async (t) => {
     const { user, id } = await newUser('chat');
-    const { token } = await issuedLongAgo(id, 602);
+    const { token } = await issuedLongAgo(id, 605);
     const asked = new Inbox();
     const credential = new AzureCommunicationTokenCredential({
       token,
