@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -255,13 +254,12 @@ func (u *Users) check(ctx context.Context, c claims, keyID string, now time.Time
 	if err := p.standing(ctx); err != nil {
 		return Proof{}, err
 	}
-	for s := range strings.SplitSeq(c.scopes, ",") {
-		p.Scopes = append(p.Scopes, s)
-	}
-	p.Scopes = slices.Clip(p.Scopes)
+	p.Scopes = strings.Split(c.scopes, ",")
 	p.claims = make(map[string][]string, len(c.all))
+	values := make([]string, 0, len(c.all)) // of one piece, which BenchmarkTokenRatio asks for
 	for name, m := range c.all {
-		p.claims[name] = []string{m.text}
+		values = append(values, m.text)
+		p.claims[name] = values[len(values)-1 : len(values) : len(values)]
 	}
 	return p, nil
 }
