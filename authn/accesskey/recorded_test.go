@@ -14,10 +14,10 @@ import (
 	"github.com/fanfare/fanfare/authn/accesskey"
 )
 
+//go:generate go test ../../cmd/fanfare/sdktest -count=1 -run TestIdentity -record ../../../authn/accesskey/testdata
+
 // recording is a file of testdata: what an SDK of the identity service has signed, of
-// each operation. The tests of cmd/fanfare/sdktest write it when they are told to:
-//
-//	go test ./cmd/fanfare/sdktest -run TestIdentity -record "$PWD/authn/accesskey/testdata"
+// each operation. "go generate ./authn/accesskey" has the SDKs sign again.
 type recording struct {
 	SDK      string
 	Key      string

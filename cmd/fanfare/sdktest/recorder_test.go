@@ -25,9 +25,7 @@ import (
 	stdtls "crypto/tls"
 )
 
-// What authn/accesskey keeps of this is recorded again by
-//
-//	go test ./cmd/fanfare/sdktest -run TestIdentity -record "$PWD/authn/accesskey/testdata"
+// "go generate ./authn/accesskey" records what is kept there.
 var recordings = flag.String("record", "", "folder for the signed requests that the identity SDKs send, a file for each SDK")
 
 // recording is what one SDK sends. It is a file of authn/accesskey/testdata.
