@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,34 +48,31 @@ type Store struct {
 	stop    chan struct{} // closed to end it
 	closing func() error
 
+	syncing sync.Mutex    // held by the writer while it commits
+	durable atomic.Uint64 // the last revision that the disk has
+
 	commits, committed atomic.Int64
 }
 
 var _ identity.Store = (*Store)(nil)
 
 // Open opens a file, and makes it if there is none, readable and writable by this
-// user alone. It fails after a second if another process has it open.
+// user alone. It fails after a second if another process has it open, and if the file
+// is damaged, for which it reads all of it.
 func Open(path string) (*Store, error) {
 	_, err := os.Stat(path)
-	fresh := errors.Is(err, fs.ErrNotExist)
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType})
-	switch {
-	case errors.Is(err, berrors.ErrTimeout):
-		return nil, fmt.Errorf("filestore: another process has %s open: %w", path, err)
-	case err != nil:
-		return nil, fmt.Errorf("filestore: open %s: %w", path, err)
-	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		_, err := tx.CreateBucketIfNotExists(bucketName)
-		return err
-	})
-	if err == nil && fresh {
-		err = syncFolder(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = create(path)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("filestore: make %s: %w", path, err), db.Close())
+		return nil, fmt.Errorf("filestore: %w", err)
+	}
+	db, err := openFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("filestore: %w", err)
 	}
 	s := &Store{db: db, changes: make(chan *change, maxBatch), done: make(chan struct{}), stop: make(chan struct{})}
+	s.durable.Store(s.sequence())
 	s.closing = sync.OnceValue(s.close)
 	go s.write() // ends with Close, which waits
 	return s, nil
@@ -94,11 +90,23 @@ type change struct {
 	done chan struct{} // closed when it is committed or refused
 }
 
-// Get implements [identity.Store].
+// Get implements [identity.Store]. What it returns, the disk has: bbolt shows a change
+// before, and a token that is issued to a revision which the end of the machine takes
+// back would count again when another change gets the same one.
 func (s *Store) Get(_ context.Context, key string) (value []byte, revision uint64, err error) {
 	if err := identity.CheckKey(key); err != nil {
 		return nil, 0, err
 	}
+	for {
+		if value, revision, err = s.get(key); err != nil || revision <= s.durable.Load() {
+			return value, revision, err
+		}
+		s.syncing.Lock() // until it is
+		s.syncing.Unlock()
+	}
+}
+
+func (s *Store) get(key string) (value []byte, revision uint64, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
 		revision, value = split(tx.Bucket(bucketName).Get([]byte(key)))
 		if revision == 0 {
@@ -114,6 +122,18 @@ func (s *Store) Get(_ context.Context, key string) (value []byte, revision uint6
 		return nil, 0, err
 	}
 	return value, revision, nil
+}
+
+// sequence returns the last revision in the file.
+func (s *Store) sequence() (last uint64) {
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		last = tx.Bucket(bucketName).Sequence()
+		return nil
+	})
+	if err != nil {
+		return s.durable.Load() // the store is closed
+	}
+	return last
 }
 
 // split takes apart what the file has for a key: the revision and the value.
@@ -207,6 +227,9 @@ func (s *Store) write() {
 // commit makes one transaction of a batch, in which a change that does not fit its
 // key's revision is refused without harm to the others.
 func (s *Store) commit(batch []*change) {
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
+	var last uint64
 	err := s.db.Update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketName)
 		b.FillPercent = fill
@@ -215,8 +238,13 @@ func (s *Store) commit(batch []*change) {
 				return c.err
 			}
 		}
+		last = b.Sequence()
 		return nil
 	})
+	if err != nil {
+		last = s.sequence() // it may have happened all the same
+	}
+	s.durable.Store(last)
 	s.commits.Add(1)
 	for _, c := range batch {
 		if err != nil {
