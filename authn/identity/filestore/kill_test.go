@@ -11,6 +11,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -522,5 +524,70 @@ func TestKill(t *testing.T) {
 	}
 	if changes := l.underWay[kinds["c"]] + l.underWay[kinds["r"]] + l.underWay[kinds["d"]]; changes < rounds {
 		t.Errorf("only %d changes were under way when their process was killed", changes)
+	}
+}
+
+// A process that is killed while it makes the file is no harm either: the next one has
+// a store, and nothing lies around. The moments are what the folder shows.
+func TestKillWhileMaking(t *testing.T) {
+	rounds := max(*kills/5, 5)
+	if testing.Short() {
+		rounds = 5
+	}
+	began := time.Now()
+	early := 0
+	for n := range rounds {
+		path := file(t)
+		size := func(name string) int64 {
+			if info, err := os.Stat(name); err == nil {
+				return info.Size()
+			}
+			return -1
+		}
+		moments := []func() bool{
+			func() bool { return true },
+			func() bool { return size(path+".new") >= 0 },
+			func() bool { return size(path+".new") > 0 },
+			func() bool { return size(path+".new") > 4*int64(os.Getpagesize()) },
+			func() bool { return size(path) > 0 },
+		}
+		reached := moments[n%len(moments)]
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
+		cmd.Env = append(os.Environ(), victimVariable+"="+path)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		text := bufio.NewReader(out)
+		if line, err := text.ReadString('\n'); err != nil || line != "opening\n" {
+			t.Fatalf("%q, %v", line, err)
+		}
+		for !reached() && size(path) < 0 {
+			runtime.Gosched()
+		}
+		cmd.Process.Kill()
+		if line, _ := text.ReadString('\n'); line == "" {
+			early++
+		}
+		cmd.Wait() // the kill's status
+
+		s := open(t, path)
+		users, err := usersOf(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := users.Create(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if entries, err := os.ReadDir(filepath.Dir(path)); err != nil || len(entries) != 1 {
+			t.Errorf("%v, %v", entries, err)
+		}
+	}
+	t.Logf("%d kills took %v, of which %d came before the store was open", rounds, time.Since(began).Round(time.Millisecond), early)
+	if early < rounds/5 {
+		t.Errorf("only %d of %d kills came before the store was open", early, rounds)
 	}
 }
