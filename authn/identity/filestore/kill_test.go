@@ -43,7 +43,7 @@ const (
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(victimVariable); path != "" {
-		if err := victim(path, os.Stdin, os.Stdout); err != nil {
+		if err := victim(path); err != nil {
 			fmt.Fprintln(os.Stderr, "victim:", err)
 			os.Exit(1)
 		}
@@ -70,10 +70,10 @@ func usersOf(ctx context.Context, s identity.Store) (*identity.Users, error) {
 //	r W ID   R W         revoke
 //	d W ID   D W         delete
 //	X W                  there is no such user: another worker has deleted it
-func victim(path string, in io.Reader, out io.Writer) error {
+func victim(path string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	say := func(words ...any) { fmt.Fprintln(out, words...) } // one write(2): lines never mix
+	say := func(words ...any) { fmt.Println(words...) } // one write(2): lines never mix
 	say("opening")
 	s, err := filestore.Open(path)
 	if err != nil {
@@ -84,7 +84,7 @@ func victim(path string, in io.Reader, out io.Writer) error {
 		return err
 	}
 	say("open")
-	lines := bufio.NewScanner(in)
+	lines := bufio.NewScanner(os.Stdin)
 	var given []engine.UserID
 	var drawn uint64
 	for lines.Scan() && lines.Text() != "" {
@@ -95,7 +95,7 @@ func victim(path string, in io.Reader, out io.Writer) error {
 		given = append(given, engine.UserID(lines.Text()))
 	}
 	go func() { // the parent is gone
-		io.Copy(io.Discard, in)
+		io.Copy(io.Discard, os.Stdin)
 		os.Exit(1)
 	}()
 	for range watchers {
@@ -487,11 +487,12 @@ func TestKill(t *testing.T) {
 	if testing.Short() {
 		rounds = min(rounds, 10)
 	}
-	if *seed == 0 {
-		*seed = uint64(time.Now().UnixNano())
+	drawn := *seed
+	if drawn == 0 {
+		drawn = uint64(time.Now().UnixNano())
 	}
-	t.Logf("-seed %d", *seed)
-	r := rand.New(rand.NewPCG(*seed, 0))
+	t.Logf("-seed %d", drawn)
+	r := rand.New(rand.NewPCG(drawn, 0))
 	l := &ledger{
 		users:        map[engine.UserID]*user{},
 		acknowledged: map[string]int{}, underWay: map[string]int{}, happened: map[string]int{}, verified: map[string]int{},
