@@ -52,12 +52,15 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-func usersOf(ctx context.Context, s identity.Store) (*identity.Users, error) {
-	key, err := identity.DeriveKey([]byte("a secret that outlives every process"))
+// usersOf returns the users of a store that keeps their signing keys, too, and the key
+// that signs.
+func usersOf(ctx context.Context, s identity.Store) (*identity.Users, identity.Key, error) {
+	keys, err := identity.OpenKeys(ctx, s, nil)
 	if err != nil {
-		return nil, err
+		return nil, identity.Key{}, err
 	}
-	return identity.New(ctx, s, nil, key)
+	users, err := identity.New(ctx, s, nil, keys.Current()...)
+	return users, keys.Current()[0], err
 }
 
 // victim works on the users of a file until it is killed. It reads a seed and the users
@@ -66,6 +69,7 @@ func usersOf(ctx context.Context, s identity.Store) (*identity.Users, error) {
 //
 //	opening  open
 //	c W      C W ID      create
+//	n W NAME N W ID      create by a name
 //	i W ID   I W TOKEN   issue
 //	r W ID   R W         revoke
 //	d W ID   D W         delete
@@ -79,7 +83,7 @@ func victim(path string) error {
 	if err != nil {
 		return err
 	}
-	users, err := usersOf(ctx, s)
+	users, _, err := usersOf(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -111,7 +115,7 @@ func victim(path string) error {
 	failed := make(chan error)
 	for w := range workers {
 		r := rand.New(rand.NewPCG(drawn, uint64(w)))
-		go func() { failed <- work(ctx, users, w, r, given, say) }() // ends with the process
+		go func() { failed <- work(ctx, users, w, r, drawn, given, say) }() // ends with the process
 	}
 	return <-failed
 }
@@ -119,7 +123,7 @@ func victim(path string) error {
 // work is what one worker does. The first few of the given users are everybody's, the
 // others are shared out. It ends when something fails for a reason other than that
 // another worker has deleted the user.
-func work(ctx context.Context, users *identity.Users, w int, r *rand.Rand, given []engine.UserID, say func(...any)) error {
+func work(ctx context.Context, users *identity.Users, w int, r *rand.Rand, run uint64, given []engine.UserID, say func(...any)) error {
 	const shared = 4
 	everybodys := slices.Clone(given[:min(shared, len(given))])
 	var own []engine.UserID
@@ -128,7 +132,7 @@ func work(ctx context.Context, users *identity.Users, w int, r *rand.Rand, given
 			own = append(own, id)
 		}
 	}
-	for {
+	for n := 0; ; n++ {
 		list, deletions := &own, 10
 		if len(everybodys) > 0 && r.IntN(4) == 0 {
 			list, deletions = &everybodys, 1
@@ -142,18 +146,27 @@ func work(ctx context.Context, users *identity.Users, w int, r *rand.Rand, given
 		var acknowledged string
 		var err error
 		gone := false
-		switch n := r.IntN(100); {
-		case id == "" || n < 30:
+		switch chance := r.IntN(100); {
+		case chance < 10:
+			name := fmt.Sprintf("name-%d-%d", run, n/10) // asked for by several workers at a time
+			if list == &own {
+				name = fmt.Sprintf("name-%d-%d-%d", run, w, n)
+			}
+			say("n", w, name)
+			id, err = users.Named(ctx, name)
+			acknowledged = fmt.Sprint("N ", w, " ", id)
+			own = append(own, id)
+		case id == "" || chance < 35:
 			say("c", w)
 			id, err = users.Create(ctx)
 			acknowledged = fmt.Sprint("C ", w, " ", id)
 			own = append(own, id)
-		case n < 65:
+		case chance < 65:
 			say("i", w, id)
 			var token string
 			token, _, err = users.Issue(ctx, id, []string{identity.ScopeChat}, time.Hour)
 			acknowledged = fmt.Sprint("I ", w, " ", token)
-		case n < 100-deletions:
+		case chance < 100-deletions:
 			say("r", w, id)
 			err = users.Revoke(ctx, id)
 			acknowledged = fmt.Sprint("R ", w)
@@ -192,11 +205,13 @@ func ruleOf(err error) string {
 // ledger is what must be in the file, by what victims have acknowledged.
 type ledger struct {
 	users map[engine.UserID]*user
+	names map[string]engine.UserID
 	ids   []engine.UserID // of all of them, in the order of their acknowledgements
 	// strangers are users whose making was under way at a kill: nobody knows their ids.
 	strangers int
 	making    int // of the last victim
 	resource  string
+	key       string // the id of the key that signs
 
 	acknowledged, underWay, happened map[string]int // by kind
 	verified                         map[string]int
@@ -204,6 +219,7 @@ type ledger struct {
 
 // user is one whose making was acknowledged.
 type user struct {
+	name     string
 	tokens   []*issued
 	deleting bool // a deletion has begun
 	deleted  bool // and was acknowledged, or was seen
@@ -232,19 +248,20 @@ const (
 // begun is what a worker is about to do.
 type begun struct {
 	kind string
+	name string
 	user *user
 	line int
 }
 
-var kinds = map[string]string{"c": "creations", "i": "tokens", "r": "revocations", "d": "deletions"}
+var kinds = map[string]string{"c": "creations", "n": "names", "i": "tokens", "r": "revocations", "d": "deletions"}
 
 // read takes a line of a victim into account.
 func (l *ledger) read(n int, line string, doing map[string]begun) error {
 	words := append(strings.Fields(line), "", "")
 	what, w, arg := words[0], words[1], words[2]
 	if kinds[what] != "" {
-		b := begun{what, l.users[engine.UserID(arg)], n}
-		if b.user == nil && what != "c" {
+		b := begun{what, arg, l.users[engine.UserID(arg)], n}
+		if b.user == nil && what != "c" && what != "n" {
 			return errors.New("nobody made this user")
 		}
 		if b.user != nil {
@@ -273,12 +290,22 @@ func (l *ledger) read(n int, line string, doing map[string]begun) error {
 		l.acknowledged[kinds[b.kind]]++
 	}
 	switch what {
-	case "C":
+	case "C", "N":
 		id := engine.UserID(arg)
+		if what == "N" {
+			was, known := l.names[b.name]
+			if u := l.users[id]; known && was == id || u != nil && u.deleting {
+				return nil // what another worker got, too, even if it is gone by now
+			}
+			if known && !l.users[was].deleting {
+				return fmt.Errorf("the name was given to %s", was)
+			}
+			l.names[b.name] = id
+		}
 		if l.users[id] != nil {
 			return errors.New("this user is made twice")
 		}
-		l.users[id] = &user{touched: true}
+		l.users[id] = &user{name: b.name, touched: true}
 		l.ids = append(l.ids, id)
 	case "I":
 		t := &issued{token: arg, line: n}
@@ -320,6 +347,13 @@ func (l *ledger) verify(t *testing.T, users *identity.Users, id engine.UserID, u
 		l.verified["users"]++
 		if _, err := users.Verify(t.Context(), probe); err != nil {
 			t.Errorf("%s: a new token: %v", id, err)
+		}
+		if u.name == "" || l.names[u.name] != id {
+			break
+		}
+		l.verified["names"]++
+		if named, err := users.Named(t.Context(), u.name); err != nil || named != id {
+			t.Errorf("the name of %s leads to %s, %v", id, named, err)
 		}
 	}
 	together := "" // what becomes of tokens that a revocation under way would end
@@ -406,7 +440,7 @@ func (l *ledger) run(t *testing.T, path string, r *rand.Rand, at int) {
 	l.making = 0
 	for _, b := range doing {
 		l.underWay[kinds[b.kind]]++
-		if b.kind == "c" {
+		if b.kind == "c" || b.kind == "n" {
 			l.making++
 		}
 	}
@@ -445,15 +479,15 @@ func (l *ledger) verifyAll(t *testing.T, path string, wish func(*user) bool) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	users, err := usersOf(t.Context(), s)
+	users, key, err := usersOf(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if l.resource == "" {
-		l.resource = users.Resource()
+		l.resource, l.key = users.Resource(), key.ID()
 	}
-	if users.Resource() != l.resource {
-		t.Fatalf("the resource was %s and is %s", l.resource, users.Resource())
+	if users.Resource() != l.resource || key.ID() != l.key {
+		t.Fatalf("the resource was %s and is %s; the key was %s and is %s", l.resource, users.Resource(), l.key, key.ID())
 	}
 	for _, id := range l.ids {
 		u := l.users[id]
@@ -467,12 +501,12 @@ func (l *ledger) verifyAll(t *testing.T, path string, wish func(*user) bool) {
 	if there < l.strangers || there > l.strangers+l.making {
 		t.Errorf("beside the known users there are %d in the file; %d were there before, and %d were being made", there, l.strangers, l.making)
 	}
-	l.happened[kinds["c"]] += there - l.strangers
+	l.happened["creations, by a name or without"] += there - l.strangers
 	l.strangers, l.making = there, 0
 }
 
 // Whatever the moment at which the process that has the file is killed, what it has
-// acknowledged holds: users are there, deleted ones are not and never again, revoked
+// acknowledged holds: users are there, names lead to them, deleted ones are not and never again, revoked
 // tokens never count again, and all others do, those that were issued afterwards
 // included. What was under way has happened entirely or not at all. One file goes
 // through all kills.
@@ -494,7 +528,7 @@ func TestKill(t *testing.T) {
 	t.Logf("-seed %d", drawn)
 	r := rand.New(rand.NewPCG(drawn, 0))
 	l := &ledger{
-		users:        map[engine.UserID]*user{},
+		users: map[engine.UserID]*user{}, names: map[string]engine.UserID{},
 		acknowledged: map[string]int{}, underWay: map[string]int{}, happened: map[string]int{}, verified: map[string]int{},
 	}
 	path := file(t)
@@ -523,7 +557,7 @@ func TestKill(t *testing.T) {
 			t.Errorf("only %d %s were acknowledged: that shows little", l.acknowledged[kind], kind)
 		}
 	}
-	if changes := l.underWay[kinds["c"]] + l.underWay[kinds["r"]] + l.underWay[kinds["d"]]; changes < rounds {
+	if changes := l.underWay[kinds["c"]] + l.underWay[kinds["n"]] + l.underWay[kinds["r"]] + l.underWay[kinds["d"]]; changes < rounds {
 		t.Errorf("only %d changes were under way when their process was killed", changes)
 	}
 }
@@ -576,7 +610,7 @@ func TestKillWhileMaking(t *testing.T) {
 		cmd.Wait() // the kill's status
 
 		s := open(t, path)
-		users, err := usersOf(t.Context(), s)
+		users, _, err := usersOf(t.Context(), s)
 		if err != nil {
 			t.Fatal(err)
 		}
