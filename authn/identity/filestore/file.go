@@ -25,10 +25,10 @@ var errDamaged = errors.New("the file is damaged")
 // next one to come puts right.
 func create(path string) error {
 	half := path + halfMade
-	db, err := openFile(half)
+	db, _, err := openFile(half)
 	if errors.Is(err, errDamaged) { // nothing was ever in it
 		if err = os.Remove(half); err == nil {
-			db, err = openFile(half)
+			db, _, err = openFile(half)
 		}
 	}
 	if err != nil {
@@ -50,25 +50,28 @@ func create(path string) error {
 	return nil
 }
 
-// openFile opens a file for writing that has the bucket. It reads the file first
-// without trust: bbolt takes pages for what they should be, and maps a file that was
-// cut off beyond its end, which ends the process when it is read there.
-func openFile(path string) (*bbolt.DB, error) {
+// openFile opens a file for writing, with the bucket in it, and returns the last
+// revision. It reads the file first, without trust: bbolt takes pages for what they
+// should be, and maps a file that was cut off beyond its end, where reading ends the
+// process.
+func openFile(path string) (db *bbolt.DB, last uint64, err error) {
 	if err := check(path); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	db, err := bolt(path, false)
-	if err != nil {
-		return nil, err
+	if db, err = bolt(path, false); err != nil {
+		return nil, 0, err
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		_, err := tx.CreateBucketIfNotExists(bucketName)
+		b, err := tx.CreateBucketIfNotExists(bucketName)
+		if err == nil {
+			last = b.Sequence()
+		}
 		return err
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make %s: %w", path, err), db.Close())
+		return nil, 0, errors.Join(fmt.Errorf("make %s: %w", path, err), db.Close())
 	}
-	return db, nil
+	return db, last, nil
 }
 
 // check returns an error that wraps errDamaged unless all values can be read that the

@@ -3,9 +3,13 @@
 //
 // The file is a bbolt database, written by one process at a time. Changes that are
 // under way at the same time are committed together, and each is acknowledged when the
-// file has been synchronised with the disk, which is what bbolt's promise for a process
-// that is killed rests on: what was acknowledged is there afterwards, and what was not
-// is there entirely or not at all.
+// file has been synchronised with the disk. So what was acknowledged outlives the
+// process, however that ends, and the loss of power where the disk keeps its word; and
+// what was not is there afterwards entirely or not at all.
+//
+// Space that deletions leave is used again, and never given back: the file stays as
+// large as it has been. Its size and the memory for its pages, which are the system's
+// to take back, are those of users, for tokens leave no trace.
 package filestore
 
 import (
@@ -48,8 +52,8 @@ type Store struct {
 	stop    chan struct{} // closed to end it
 	closing func() error
 
-	syncing sync.Mutex    // held by the writer while it commits
-	durable atomic.Uint64 // the last revision that the disk has
+	syncing sync.RWMutex  // held by the writer while it commits
+	durable atomic.Uint64 // the last revision that the disk is known to have
 
 	commits, committed atomic.Int64
 }
@@ -67,12 +71,12 @@ func Open(path string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("filestore: %w", err)
 	}
-	db, err := openFile(path)
+	db, last, err := openFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("filestore: %w", err)
 	}
 	s := &Store{db: db, changes: make(chan *change, maxBatch), done: make(chan struct{}), stop: make(chan struct{})}
-	s.durable.Store(s.sequence())
+	s.durable.Store(last)
 	s.closing = sync.OnceValue(s.close)
 	go s.write() // ends with Close, which waits
 	return s, nil
@@ -90,20 +94,21 @@ type change struct {
 	done chan struct{} // closed when it is committed or refused
 }
 
-// Get implements [identity.Store]. What it returns, the disk has: bbolt shows a change
-// before, and a token that is issued to a revision which the end of the machine takes
-// back would count again when another change gets the same one.
+// Get implements [identity.Store]. A value that it returns, the disk has: bbolt shows
+// changes before that, and who acts on one that the loss of power takes back has acted on what
+// never was. A token, say, would be of a generation that comes about once more when
+// tokens are revoked again, and would outlive that.
 func (s *Store) Get(_ context.Context, key string) (value []byte, revision uint64, err error) {
 	if err := identity.CheckKey(key); err != nil {
 		return nil, 0, err
 	}
-	for {
-		if value, revision, err = s.get(key); err != nil || revision <= s.durable.Load() {
-			return value, revision, err
-		}
-		s.syncing.Lock() // until it is
-		s.syncing.Unlock()
+	value, revision, err = s.get(key)
+	if revision > s.durable.Load() {
+		s.syncing.RLock() // until the commit under way is done
+		defer s.syncing.RUnlock()
+		value, revision, err = s.get(key)
 	}
+	return value, revision, err
 }
 
 func (s *Store) get(key string) (value []byte, revision uint64, err error) {
@@ -122,18 +127,6 @@ func (s *Store) get(key string) (value []byte, revision uint64, err error) {
 		return nil, 0, err
 	}
 	return value, revision, nil
-}
-
-// sequence returns the last revision in the file.
-func (s *Store) sequence() (last uint64) {
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		last = tx.Bucket(bucketName).Sequence()
-		return nil
-	})
-	if err != nil {
-		return s.durable.Load() // the store is closed
-	}
-	return last
 }
 
 // split takes apart what the file has for a key: the revision and the value.
@@ -241,10 +234,9 @@ func (s *Store) commit(batch []*change) {
 		last = b.Sequence()
 		return nil
 	})
-	if err != nil {
-		last = s.sequence() // it may have happened all the same
+	if err == nil {
+		s.durable.Store(last)
 	}
-	s.durable.Store(last)
 	s.commits.Add(1)
 	for _, c := range batch {
 		if err != nil {
