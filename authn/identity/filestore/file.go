@@ -139,7 +139,7 @@ func bolt(path string, readOnly bool) (db *bbolt.DB, err error) {
 	})
 	switch {
 	case err != nil:
-		f.Close() //nolint:errcheck // with its lock, in case bbolt has not; nothing was written
+		f.Close() // with its lock, in case bbolt has not; nothing was written
 		return nil, err
 	case errors.Is(refused, berrors.ErrTimeout):
 		return nil, fmt.Errorf("another process has %s open: %w", path, refused)
