@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,8 @@ import (
 const (
 	// maxBatch is how many changes are committed together at most.
 	maxBatch = 1024
+	// yields is how often the writer lets others run at most before it commits.
+	yields = 8
 	// lockWait is how long Open waits for another process to leave the file.
 	lockWait = time.Second
 	// fill is how full pages are before they are split. New users come behind all
@@ -203,6 +206,15 @@ func (s *Store) write() {
 			batch = append(batch[:0], c)
 		case <-s.stop:
 			return
+		}
+		// Those whose changes have just been acknowledged are about to come with their
+		// next ones. If they were not let run first, each commit would have half of the
+		// callers, and the other half would wait for it (BenchmarkPut, changes/commit).
+		for range yields {
+			seen := len(s.changes)
+			if runtime.Gosched(); len(s.changes) == seen {
+				break
+			}
 		}
 		for more := true; more && len(batch) < maxBatch; {
 			select {
