@@ -1,0 +1,202 @@
+'use strict';
+// The chat-users example, used as people would: on several devices, for an hour, and
+// until they leave.
+
+const assert = require('node:assert/strict');
+const { after, before, test } = require('node:test');
+const { open } = require('./browser');
+const { refused, service } = require('../fanfare');
+
+const { CHAT_USERS_URL: url, CHAT_USERS_SCREENSHOT: screenshot } = process.env;
+const soon = { timeout: 10_000 };
+const minute = 60_000;
+
+let browser;
+before(async () => { browser = await open({ after() {} }); });
+after(() => browser.close());
+
+// device opens the page with cookies of its own, as on a device of its own, at the door. A
+// page knows the sockets that it opens, the latest first.
+async function device(t, { clock } = {}) {
+  const context = await browser.newContext();
+  t.after(() => context.close());
+  const page = await context.newPage();
+  page.setDefaultTimeout(soon.timeout);
+  page.on('pageerror', (e) => assert.fail(`the page failed: ${e}`));
+  page.sockets = [];
+  page.on('websocket', (socket) => page.sockets.unshift(socket));
+  if (clock) await page.clock.install();
+  await page.goto(url);
+  return page;
+}
+
+const press = (page, name) => page.getByRole('button', { name, exact: true }).click();
+
+async function knock(page, name, password, button) {
+  await page.getByLabel('Name').fill(name);
+  await page.getByLabel('Password').fill(password);
+  await press(page, button);
+}
+
+async function enter(page, name, button = 'Sign in') {
+  await knock(page, name, `the password of ${name}`, button);
+  await state(page, 'Connected');
+  return page;
+}
+
+const state = (page, word) => page.getByRole('status').filter({ hasText: new RegExp(`^${word}$`) }).waitFor();
+const complains = (page, line) => page.getByRole('alert').filter({ hasText: new RegExp(`^${line}$`) }).waitFor();
+const atDoor = (page) => page.locator('#door').waitFor();
+
+async function says(page, text) {
+  await page.getByLabel('Your message').fill(text);
+  await page.getByLabel('Your message').press('Enter');
+}
+
+// shows waits until a page's last lines are these. A line is a time, a name and a text.
+async function shows(page, ...want) {
+  const lines = page.locator('#log li');
+  try {
+    await lines.last().filter({ hasText: want.at(-1) }).waitFor();
+  } catch {
+    assert.fail(`waited for ${JSON.stringify(want)}, the page shows ${JSON.stringify(await lines.allTextContents())}`);
+  }
+  const got = await lines.evaluateAll((list) => list.map((line) => line.textContent.slice(line.querySelector('time').textContent.length)));
+  assert.deepEqual(got.slice(-want.length), want);
+}
+
+const tokenIn = (socketURL) => new URL(socketURL).searchParams.get('access_token');
+
+// passes lets time go by on a page whose clock the test has. A page that is awake hears
+// from the node all the time, so it gets an answer before the next part passes.
+async function passes(page, ms) {
+  const pong = page.sockets[0].waitForEvent('framereceived', { ...soon, predicate: ({ payload }) => payload.includes('"pong"') });
+  await page.clock.fastForward(ms);
+  await pong;
+}
+
+test('two people chat, and go on with the next token when the first is about to end', async (t) => {
+  const ann = await device(t, { clock: true });
+  const first = ann.waitForResponse('**/token');
+  await enter(ann, 'Ann', 'Create an account');
+  const bo = await enter(await device(t), 'Bo', 'Create an account');
+  const issued = await (await first).json();
+  assert.equal(tokenIn(ann.sockets[0].url()), issued.token);
+  assert.match(issued.userId, /^8:acs:/);
+  assert.match(await ann.locator('#token').textContent(), /^Token issued at .+, good until .+\.$/);
+
+  await says(ann, 'Hello Bo, <b>how</b> are you?');
+  await shows(bo, 'Ann: Hello Bo, <b>how</b> are you?');
+  await says(bo, 'Fine, thanks 👋');
+  for (const page of [ann, bo]) await shows(page, 'Ann: Hello Bo, <b>how</b> are you?', 'Bo: Fine, thanks 👋');
+  if (screenshot) await ann.screenshot({ path: screenshot });
+
+  // Ten minutes before the end of the hour the page gets another token, and stays connected.
+  for (let i = 0; i < 49; i++) await passes(ann, minute);
+  assert.equal(await ann.locator('#token').getAttribute('data-renewals'), '0', 'renewals within 49 minutes');
+  const second = ann.waitForResponse('**/token');
+  await passes(ann, 1.8 * minute);
+  const renewed = await (await second).json();
+  await ann.locator('#token[data-renewals="1"]').filter({ hasText: /^Token renewed at .+, good until .+\.$/ }).waitFor();
+  assert.notEqual(renewed.token, issued.token);
+  assert.equal(renewed.userId, issued.userId);
+  await says(ann, 'Still here');
+  await shows(bo, 'Bo: Fine, thanks 👋', 'Ann: Still here');
+  assert.equal(ann.sockets.length, 1, 'sockets within an hour');
+
+  // The next connection is made with it, after an attempt to recover the one that was closed.
+  const next = ann.waitForEvent('websocket', (socket) => !socket.url().includes('awps_reconnection_token'));
+  await service('chat').closeUserConnections(issued.userId);
+  assert.equal(tokenIn((await next).url()), renewed.token);
+  await state(ann, 'Connected');
+  await says(bo, 'Welcome back');
+  await shows(ann, 'Ann: Still here', 'Bo: Welcome back');
+});
+
+test('who is not known, or asks for too much, is told so in one line', async (t) => {
+  const page = await device(t);
+  await enter(page, 'Cy', 'Create an account');
+  await press(page, 'Sign out');
+  await atDoor(page);
+  for (const [name, password, button, line] of [
+    ['Cy', 'the password of Bo', 'Sign in', 'Name or password is wrong\\.'],
+    ['Nobody', 'the password of Cy', 'Sign in', 'Name or password is wrong\\.'],
+    ['cy', 'the password of Cy', 'Create an account', 'That name is taken\\.'],
+    ['Di', 'short', 'Create an account', 'A password has 8 to 200 characters\\.'],
+    ['<Di>', 'the password of Di', 'Create an account', 'A name has 1 to 32 letters, digits, .*'],
+  ]) {
+    await knock(page, name, password, button);
+    await complains(page, line);
+  }
+  assert.equal(page.sockets.length, 1, 'sockets');
+});
+
+test('signing out everywhere ends all connections and tokens of one person', async (t) => {
+  const laptop = await enter(await device(t), 'Ed', 'Create an account');
+  const phone = await enter(await device(t), 'Ed');
+  const fay = await enter(await device(t), 'Fay', 'Create an account');
+  const used = [laptop, phone].map((page) => page.sockets[0].url());
+  const ended = phone.sockets[0].waitForEvent('close', soon);
+
+  await press(laptop, 'Sign out everywhere');
+  await atDoor(laptop);
+  await ended;
+  await complains(phone, 'You are signed out\\.');
+  await atDoor(phone);
+  for (const socketURL of used) assert.equal(await refused(socketURL), 401);
+
+  // A later token is good, and nobody else has noticed.
+  await enter(phone, 'Ed');
+  await says(phone, 'I lost my laptop');
+  await shows(fay, 'Ed: I lost my laptop');
+  assert.equal(fay.sockets.length, 1, 'sockets of Fay');
+});
+
+test('a deleted account is gone, and its connections and tokens with it', async (t) => {
+  const laptop = await enter(await device(t), 'Gil', 'Create an account');
+  const phone = await enter(await device(t), 'Gil');
+  const used = phone.sockets[0].url();
+
+  laptop.once('dialog', (dialog) => dialog.dismiss());
+  await press(laptop, 'Delete account');
+  await says(laptop, 'On second thoughts');
+  await shows(phone, 'Gil: On second thoughts');
+
+  laptop.once('dialog', (dialog) => dialog.accept());
+  await press(laptop, 'Delete account');
+  await atDoor(laptop);
+  await complains(phone, 'You are signed out\\.');
+  assert.equal(await refused(used), 401);
+  await knock(laptop, 'Gil', 'the password of Gil', 'Sign in');
+  await complains(laptop, 'Name or password is wrong\\.');
+});
+
+test('only the page itself, signed in, gets anything from the service', async () => {
+  const ask = (method, path, headers, body) => fetch(url + path, { method, headers: { 'Content-Type': 'application/json', ...headers }, body });
+  const account = JSON.stringify({ name: 'Hal', password: 'the password of Hal' });
+  const own = { Origin: url };
+
+  const created = await ask('POST', '/accounts', own, account);
+  assert.equal(created.status, 200);
+  const cookie = created.headers.get('set-cookie');
+  assert.match(cookie, /^session=[\w-]{43};.*; HttpOnly; SameSite=Strict$/);
+  const signedIn = { Cookie: cookie.split(';')[0] };
+  assert.equal((await ask('POST', '/token', { ...own, ...signedIn })).status, 200);
+
+  for (const [what, status, ...request] of [
+    ['no session', 401, 'POST', '/token', own],
+    ['a session that there is not', 401, 'POST', '/token', { ...own, Cookie: `session=${'A'.repeat(43)}` }],
+    ['names without a session', 401, 'GET', '/names/8:acs:1_2', {}],
+    ['no origin', 403, 'POST', '/token', signedIn],
+    ['another port', 403, 'POST', '/token', { ...signedIn, Origin: 'http://127.0.0.1:1' }],
+    ['another site', 403, 'DELETE', '/account', { ...signedIn, Origin: 'https://example.com' }],
+    ['too much', 413, 'POST', '/session', own, JSON.stringify({ name: 'a'.repeat(3000) })],
+    ['no JSON', 400, 'POST', '/session', own, '{'],
+    ['other types', 400, 'POST', '/session', own, '{"name":{},"password":[]}'],
+    ['nobody', 404, 'GET', '/names/8:acs:1_2', signedIn],
+  ]) {
+    const answer = await ask(...request);
+    assert.equal(answer.status, status, what);
+    assert.deepEqual(Object.keys(await answer.json()), ['error'], what);
+  }
+});
