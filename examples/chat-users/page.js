@@ -1,5 +1,5 @@
-// What runs in the browser. It never sees the access key, only a token for its own user that
-// lasts an hour, and keeps that nowhere but in memory.
+// What runs in the browser. It never sees the access key, only tokens for its own user that
+// last an hour, and keeps those nowhere but in memory.
 import { AzureCommunicationTokenCredential } from '@azure/communication-common';
 import { WebPubSubClient } from '@azure/web-pubsub-client';
 
@@ -11,7 +11,11 @@ const clock = (date) => date.toLocaleTimeString([], { hour: '2-digit', minute: '
 // complain says what is wrong in one line, or that nothing is.
 const complain = (line = '') => { get('error').textContent = line; };
 
-let session; // who is signed in; undefined while nobody is
+// Whoever is signed in on this page; undefined until then.
+let me; // a name, and the URL of the hub
+let client;
+let credential;
+let token; // the last one
 
 // ask calls the service. What it refuses is an error with the line it said.
 async function ask(method, path, body) {
@@ -23,163 +27,135 @@ async function ask(method, path, body) {
   }
   const said = answer.status === 204 ? {} : await answer.json();
   if (answer.ok) return said;
-  if (answer.status === 401 && session) session.leave('You are signed out.');
+  if (answer.status === 401 && me) leave(said.error);
   throw new Error(said.error);
 }
 
-// A Session is one person signed in on one page.
-class Session {
-  #hub;
-  #client;
-  #credential;
-  #token; // the last one
-  #renewals = 0;
-  #names = new Map(); // promises of names, by user
+let parting; // what the person has asked for, and is told when it is done
 
-  constructor({ name, hub }) {
-    this.name = name;
-    this.#hub = hub;
-    // The SDK's own way to reconnect would try a revoked token again and again.
-    this.#client = new WebPubSubClient({ getClientAccessUrl: () => this.#url() }, { autoReconnect: false, autoRejoinGroups: false });
-    this.#client.on('connected', () => this.#join());
-    this.#client.on('stopped', () => this.#reconnect());
-    this.#client.on('group-message', ({ message }) => this.#show(message));
-  }
+// leave starts the page over, which ends the connection and forgets the token and all that
+// was said. The state of the history is what stays, and holds why. The end of a connection
+// may be here before the answer to who asked for it.
+function leave(why) {
+  history.replaceState(parting ?? why, '');
+  location.reload();
+}
 
-  start() {
-    get('me').textContent = this.name;
-    get('door').hidden = true;
-    get('chat').hidden = get('connection').hidden = false;
-    get('text').focus();
-    this.#connect();
-  }
-
-  // leave ends the session here, and forgets everything.
-  leave(why) {
-    if (session !== this) return;
-    session = undefined;
-    this.#client.stop();
-    this.#credential?.dispose();
-    get('log').replaceChildren();
-    get('token').textContent = '';
-    welcome(why);
-  }
-
-  say(text) { return this.#client.sendToGroup(room, text, 'text'); }
-
-  // #connect tries until there is a connection or nobody is signed in.
-  async #connect(wait = 0) {
-    this.#state('Connecting');
-    for (; ; wait = Math.min(2 * wait || 1000, 30_000)) {
-      await new Promise((resolve) => { setTimeout(resolve, wait); });
-      if (session !== this) return;
-      try {
-        return await this.#client.start();
-      } catch {
-        // The token may be the reason, so the next try brings another one.
-        this.#credential?.dispose();
-        this.#credential = undefined;
-      }
-    }
-  }
-
-  // A connection that ends may be the first sign of having been signed out elsewhere.
-  async #reconnect() {
-    if (session !== this) return;
-    this.#state('Connecting');
-    await ask('GET', '/session').catch(() => {}); // which leaves, if so
-    this.#connect(1000);
-  }
-
-  // #url is where to connect, with the token that is good at that time.
-  async #url() {
-    this.#credential ??= new AzureCommunicationTokenCredential({
-      token: await this.#newToken(),
-      tokenRefresher: () => this.#renew(),
-      refreshProactively: true, // ten minutes before the end, and not only when somebody needs it
-    });
-    const { token } = await this.#credential.getToken();
-    return `${this.#hub}?access_token=${encodeURIComponent(token)}`;
-  }
-
-  async #newToken() {
-    const { token, expiresOn } = await ask('POST', '/token');
-    const note = get('token');
-    note.dataset.renewals = this.#renewals;
-    note.textContent = `Token ${this.#renewals ? 'renewed' : 'issued'} at ${clock(new Date())}, good until ${clock(new Date(expiresOn))}.`;
-    this.#token = token;
-    return token;
-  }
-
-  // The connection stays: the new token is for the next one. Where none is to be had now,
-  // the old one still serves, and the credential asks again halfway to its end.
-  async #renew() {
-    this.#renewals++;
-    try {
-      return await this.#newToken();
-    } catch (err) {
-      this.#renewals--;
-      if (session === this) complain(`The token could not be renewed: ${err.message}`);
-      return this.#token;
-    }
-  }
-
-  async #join() {
-    try {
-      await this.#client.joinGroup(room);
-      this.#state('Connected');
-      complain();
-    } catch (err) {
-      complain(`You cannot enter the ${room}: ${err.errorDetail?.message ?? err.message}`);
-    }
-  }
-
-  #state(word) {
-    get('connection').textContent = word;
-    get('connection').dataset.state = word.toLowerCase();
-    get('say').querySelector('button').disabled = word !== 'Connected';
-  }
-
-  // #show adds a line; what people write is only ever text, never markup. Who wrote it is
-  // what the node says, and not the message, in which anybody could claim anything.
-  async #show({ fromUserId, dataType, data }) {
-    if (dataType !== 'text') return;
-    const log = get('log');
-    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-    const line = log.appendChild(document.createElement('li'));
-    const who = document.createElement('b');
-    const when = Object.assign(document.createElement('time'), { textContent: clock(new Date()) });
-    line.append(when, who, data.slice(0, 1000));
-    while (log.childElementCount > mostLines) log.firstChild.remove();
-    if (atEnd) log.scrollTop = log.scrollHeight;
-
-    const name = await this.#nameOf(fromUserId);
-    who.textContent = `${name}: `;
-    line.classList.toggle('mine', name === this.name);
-  }
-
-  #nameOf(userId) {
-    if (!this.#names.has(userId)) {
-      this.#names.set(userId, ask('GET', `/names/${encodeURIComponent(userId)}`).then(({ name }) => name, () => {
-        this.#names.delete(userId); // to be asked for again
-        return 'Somebody';
-      }));
-    }
-    return this.#names.get(userId);
-  }
+function welcome() {
+  complain(history.state ?? '');
+  history.replaceState(null, '');
+  get('door').hidden = false;
+  get('sign-in').elements.name.focus();
 }
 
 function enter(about) {
-  complain();
-  session = new Session(about);
-  session.start();
+  me = about;
+  get('me').textContent = me.name;
+  get('door').hidden = true;
+  get('chat').hidden = get('connection').hidden = false;
+  get('text').focus();
+  // The SDK's own way to reconnect would try a revoked token again and again.
+  client = new WebPubSubClient({ getClientAccessUrl }, { autoReconnect: false, autoRejoinGroups: false });
+  client.on('connected', join);
+  client.on('stopped', reconnect);
+  client.on('group-message', ({ message }) => show(message));
+  connect();
 }
 
-function welcome(why) {
-  complain(why);
-  get('chat').hidden = get('connection').hidden = true;
-  get('door').hidden = false;
-  get('sign-in').elements.name.focus();
+// connect tries until there is a connection.
+async function connect(wait = 0) {
+  for (; ; wait = Math.min(2 * wait || 1000, 30_000)) {
+    state('Connecting');
+    await new Promise((resolve) => { setTimeout(resolve, wait); });
+    try {
+      return await client.start();
+    } catch (err) { // a browser does not say why it could not open a WebSocket
+      complain(err.message ?? 'The chat is out of reach, or does not let you in. Trying again.');
+      // The token may be the reason, so the next try brings another one.
+      credential?.dispose();
+      credential = undefined;
+    }
+  }
+}
+
+// A connection that ends may be the first sign of having been signed out elsewhere.
+async function reconnect() {
+  state('Connecting');
+  await ask('GET', '/session').catch(() => {}); // which leaves, if so
+  connect(1000);
+}
+
+// getClientAccessUrl is where to connect, with the token that is good at that time.
+async function getClientAccessUrl() {
+  credential ??= new AzureCommunicationTokenCredential({
+    token: await newToken('issued'),
+    tokenRefresher: renew,
+    refreshProactively: true, // ten minutes before the end, and not only when somebody needs it
+  });
+  const { token } = await credential.getToken();
+  return `${me.hub}?access_token=${encodeURIComponent(token)}`;
+}
+
+async function newToken(word) {
+  const answer = await ask('POST', '/token');
+  get('token').textContent = `Token ${word} at ${clock(new Date())}, good until ${clock(new Date(answer.expiresOn))}.`;
+  token = answer.token;
+  return token;
+}
+
+// renew gets the token of the next connection; the one there is goes on. If there is none
+// to be had now, the old one still serves, and the credential asks again halfway to its end.
+async function renew() {
+  try {
+    await newToken('renewed');
+    get('token').dataset.renewals++;
+  } catch (err) {
+    complain(`The token could not be renewed. ${err.message}`);
+  }
+  return token;
+}
+
+async function join() {
+  try {
+    await client.joinGroup(room);
+    state('Connected');
+    complain();
+  } catch (err) {
+    complain(`You cannot enter the ${room}. ${err.errorDetail?.message ?? err.message}`);
+  }
+}
+
+function state(word) {
+  get('connection').textContent = word;
+  get('connection').dataset.state = word.toLowerCase();
+}
+
+// show adds a line; what people write is only ever text, never markup. Who wrote it is what
+// the node says, and not the message, in which anybody could claim anything.
+async function show({ fromUserId, dataType, data }) {
+  if (dataType !== 'text') return;
+  const log = get('log');
+  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+  const line = log.appendChild(document.createElement('li'));
+  const who = document.createElement('b');
+  line.append(Object.assign(document.createElement('time'), { textContent: clock(new Date()) }), who, data.slice(0, 1000));
+  while (log.childElementCount > mostLines) log.firstChild.remove();
+  if (atEnd) log.scrollTop = log.scrollHeight;
+
+  const name = await nameOf(fromUserId); // the line keeps its place meanwhile
+  who.textContent = `${name}: `;
+  line.classList.toggle('mine', name === me.name);
+}
+
+const names = new Map(); // promises, by user
+function nameOf(userId) {
+  if (!names.has(userId)) {
+    names.set(userId, ask('GET', `/names/${encodeURIComponent(userId)}`).then(({ name }) => name, () => {
+      names.delete(userId); // to be asked for again
+      return 'Somebody';
+    }));
+  }
+  return names.get(userId);
 }
 
 get('sign-in').onsubmit = async (e) => {
@@ -189,9 +165,8 @@ get('sign-in').onsubmit = async (e) => {
   form.ariaBusy = 'true';
   complain();
   try {
-    const about = await ask('POST', e.submitter.value, Object.fromEntries(new FormData(form)));
+    enter(await ask('POST', e.submitter.value, Object.fromEntries(new FormData(form))));
     form.reset();
-    enter(about);
   } catch (err) {
     complain(err.message);
     form.elements.password.select();
@@ -207,25 +182,26 @@ get('say').onsubmit = async (e) => {
   if (!text) return;
   input.value = '';
   try {
-    await session.say(text);
+    await client.sendToGroup(room, text, 'text');
     complain();
   } catch (err) {
     input.value ||= text;
-    complain(`Not sent: ${err.errorDetail?.message ?? err.message}`);
+    complain(`Not sent. ${err.errorDetail?.message ?? err.message}`);
   }
 };
 
 for (const button of document.querySelectorAll('[data-path]')) {
   button.onclick = async () => {
     if (button.dataset.sure && !confirm(button.dataset.sure)) return;
-    const leaving = session;
+    parting = button.dataset.done;
     try {
       await ask('DELETE', button.dataset.path);
-      leaving.leave();
+      leave(parting);
     } catch (err) {
+      parting = undefined;
       complain(err.message);
     }
   };
 }
 
-ask('GET', '/session').then(enter, (err) => welcome(err.message === 'You are signed out.' ? '' : err.message));
+ask('GET', '/session').then(enter, welcome);

@@ -16,7 +16,7 @@ const identity = new CommunicationIdentityClient(connectionString, { allowInsecu
 
 const accounts = new Accounts(process.env.ACCOUNTS_FILE ?? path.join(__dirname, 'data', 'accounts.json'));
 const sessions = new Sessions();
-const signIns = new Tries(20); // of an address
+const signIns = new Tries(30); // of an address
 const tokens = new Tries(30); // of an account
 
 // What the browser runs, with the SDKs in it.
@@ -25,8 +25,10 @@ const page = esbuild.buildSync({
   nodePaths: (process.env.NODE_PATH ?? '').split(path.delimiter).filter(Boolean),
 }).outputFiles[0].text;
 
+const proxied = process.env.BEHIND_PROXY === 'true'; // on this machine, with TLS
 const app = express();
 app.disable('x-powered-by');
+app.set('trust proxy', proxied && 'loopback');
 app.use((_, res, next) => {
   res.set({
     // Whatever gets into the page can send nothing to anybody but us and the node.
@@ -46,11 +48,11 @@ app.get('/page.js', (_, res) => res.type('js').send(page));
 // Only our own page changes anything. The cookie's SameSite keeps other sites out, but
 // another port of this host is the same site; where a request comes from, no page can forge.
 app.use((req, _, next) => {
-  const { method, headers } = req;
-  next(method === 'GET' || headers.origin?.split('//')[1] === headers.host ? undefined : refusal(403, 'Use the page of this service.'));
+  const own = req.method === 'GET' || req.get('Origin') === `${req.protocol}://${req.host}`;
+  next(own ? undefined : refusal(403, 'Use the page of this service.'));
 });
 
-const cookie = { httpOnly: true, sameSite: 'strict', secure: process.env.HTTPS === 'true', path: '/' }; // HTTPS=true behind a proxy with TLS
+const cookie = { httpOnly: true, sameSite: 'strict', secure: proxied, path: '/' };
 const sessionId = (req) => /(?:^|; )session=([\w-]{43})(?:;|$)/.exec(req.headers.cookie ?? '')?.[1];
 
 // signedIn puts the account of the request's session into req.account.
@@ -61,7 +63,7 @@ function signedIn(req, _, next) {
 
 // signIn makes a handler of a function that turns a name and a password into an account.
 const signIn = (find) => async (req, res) => {
-  if (!signIns.allow(req.socket.remoteAddress)) throw refusal(429, 'Too many tries. Wait a minute.');
+  if (!signIns.allow(req.ip)) throw refusal(429, 'Too many tries. Wait a minute.');
   const { name, password } = req.body ?? {};
   if (typeof name !== 'string' || typeof password !== 'string') throw refusal(400, 'Send a name and a password.');
   const account = await find(name.trim().normalize('NFC'), password);

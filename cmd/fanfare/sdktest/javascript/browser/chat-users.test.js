@@ -5,7 +5,7 @@
 const assert = require('node:assert/strict');
 const { after, before, test } = require('node:test');
 const { open } = require('./browser');
-const { refused, service } = require('../fanfare');
+const { key, refused, service } = require('../fanfare');
 
 const { CHAT_USERS_URL: url, CHAT_USERS_SCREENSHOT: screenshot } = process.env;
 const soon = { timeout: 10_000 };
@@ -117,6 +117,7 @@ test('who is not known, or asks for too much, is told so in one line', async (t)
   const page = await device(t);
   await enter(page, 'Cy', 'Create an account');
   await press(page, 'Sign out');
+  await complains(page, 'You are signed out\\.');
   await atDoor(page);
   for (const [name, password, button, line] of [
     ['Cy', 'the password of Bo', 'Sign in', 'Name or password is wrong\\.'],
@@ -139,7 +140,7 @@ test('signing out everywhere ends all connections and tokens of one person', asy
   const ended = phone.sockets[0].waitForEvent('close', soon);
 
   await press(laptop, 'Sign out everywhere');
-  await atDoor(laptop);
+  await complains(laptop, 'You are signed out everywhere\\.');
   await ended;
   await complains(phone, 'You are signed out\\.');
   await atDoor(phone);
@@ -164,14 +165,14 @@ test('a deleted account is gone, and its connections and tokens with it', async 
 
   laptop.once('dialog', (dialog) => dialog.accept());
   await press(laptop, 'Delete account');
-  await atDoor(laptop);
+  await complains(laptop, 'Your account is deleted\\.');
   await complains(phone, 'You are signed out\\.');
   assert.equal(await refused(used), 401);
   await knock(laptop, 'Gil', 'the password of Gil', 'Sign in');
   await complains(laptop, 'Name or password is wrong\\.');
 });
 
-test('only the page itself, signed in, gets anything from the service', async () => {
+test('only the page itself, signed in, gets anything from the service, and not too much', async () => {
   const ask = (method, path, headers, body) => fetch(url + path, { method, headers: { 'Content-Type': 'application/json', ...headers }, body });
   const account = JSON.stringify({ name: 'Hal', password: 'the password of Hal' });
   const own = { Origin: url };
@@ -181,7 +182,11 @@ test('only the page itself, signed in, gets anything from the service', async ()
   const cookie = created.headers.get('set-cookie');
   assert.match(cookie, /^session=[\w-]{43};.*; HttpOnly; SameSite=Strict$/);
   const signedIn = { Cookie: cookie.split(';')[0] };
-  assert.equal((await ask('POST', '/token', { ...own, ...signedIn })).status, 200);
+  for (const request of [['GET', '/'], ['GET', '/page.js'], ['GET', '/session', signedIn], ['POST', '/token', { ...own, ...signedIn }]]) {
+    const answer = await ask(...request);
+    assert.equal(answer.status, 200, request[1]);
+    assert.ok(!(await answer.text()).includes(key), `the access key is in ${request[1]}`);
+  }
 
   for (const [what, status, ...request] of [
     ['no session', 401, 'POST', '/token', own],
@@ -198,5 +203,11 @@ test('only the page itself, signed in, gets anything from the service', async ()
     const answer = await ask(...request);
     assert.equal(answer.status, status, what);
     assert.deepEqual(Object.keys(await answer.json()), ['error'], what);
+  }
+
+  // A count begins anew with each minute, so twice as much is most.
+  for (const [most, ...request] of [[60, 'POST', '/token', { ...own, ...signedIn }], [60, 'POST', '/session', own, '{}']]) {
+    let answers = 0;
+    while ((await ask(...request)).status !== 429) assert.ok(++answers <= most, `${answers} answers of ${request[1]}`);
   }
 });
