@@ -1,7 +1,7 @@
 // What runs in the browser. It never sees the access key, only tokens for its own user that
 // last an hour, and keeps those nowhere but in memory.
 import { AzureCommunicationTokenCredential } from '@azure/communication-common';
-import { WebPubSubClient } from '@azure/web-pubsub-client';
+import { WebPubSubClient, WebPubSubJsonProtocol } from '@azure/web-pubsub-client';
 
 const room = 'lobby';
 const mostLines = 200;
@@ -16,6 +16,7 @@ let me; // a name, and the URL of the hub
 let client;
 let credential;
 let token; // the last one
+let cut = false; // whether there was a connection before
 
 // ask calls the service. What it refuses is an error with the line it said.
 async function ask(method, path, body) {
@@ -54,8 +55,11 @@ function enter(about) {
   get('door').hidden = true;
   get('chat').hidden = get('connection').hidden = false;
   get('text').focus();
-  // The SDK's own way to reconnect would try a revoked token again and again.
-  client = new WebPubSubClient({ getClientAccessUrl }, { autoReconnect: false, autoRejoinGroups: false });
+  // The page comes back by itself: the SDK would try a revoked token again and again, and
+  // its reliable protocol the first token, long after that has ended.
+  client = new WebPubSubClient({ getClientAccessUrl }, {
+    protocol: WebPubSubJsonProtocol(), autoReconnect: false, autoRejoinGroups: false,
+  });
   client.on('connected', join);
   client.on('stopped', reconnect);
   client.on('group-message', ({ message }) => show(message));
@@ -80,6 +84,7 @@ async function connect(wait = 0) {
 
 // A connection that ends may be the first sign of having been signed out elsewhere.
 async function reconnect() {
+  cut = true;
   state('Connecting');
   await ask('GET', '/session').catch(() => {}); // which leaves, if so
   connect(1000);
@@ -120,6 +125,7 @@ async function join() {
     await client.joinGroup(room);
     state('Connected');
     complain();
+    if (cut) addLine('(Connected again. What was said meanwhile is missing here.)');
   } catch (err) {
     complain(`You cannot enter the ${room}. ${err.errorDetail?.message ?? err.message}`);
   }
@@ -130,21 +136,28 @@ function state(word) {
   get('connection').dataset.state = word.toLowerCase();
 }
 
-// show adds a line; what people write is only ever text, never markup. Who wrote it is what
+// show adds what somebody wrote, which is only ever text, never markup. Who wrote it is what
 // the node says, and not the message, in which anybody could claim anything.
 async function show({ fromUserId, dataType, data }) {
   if (dataType !== 'text') return;
+  const who = addLine(data.slice(0, 1000));
+  const name = await nameOf(fromUserId); // the line keeps its place meanwhile
+  who.textContent = `${name}: `;
+  who.classList.toggle('me', name === me.name);
+}
+
+// addLine returns the place in front of the text, for who says so.
+function addLine(text) {
   const log = get('log');
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   const line = log.appendChild(document.createElement('li'));
-  const who = document.createElement('b');
-  line.append(Object.assign(document.createElement('time'), { textContent: clock(new Date()) }), who, data.slice(0, 1000));
+  const when = line.appendChild(document.createElement('time'));
+  when.textContent = clock(new Date());
+  const who = line.appendChild(document.createElement('b'));
+  line.append(text);
   while (log.childElementCount > mostLines) log.firstChild.remove();
   if (atEnd) log.scrollTop = log.scrollHeight;
-
-  const name = await nameOf(fromUserId); // the line keeps its place meanwhile
-  who.textContent = `${name}: `;
-  line.classList.toggle('mine', name === me.name);
+  return who;
 }
 
 const names = new Map(); // promises, by user

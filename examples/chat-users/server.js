@@ -13,6 +13,7 @@ const connectionString = (process.env.CONNECTION_STRING
 const node = new URL(/endpoint=([^;]+)/i.exec(connectionString)[1]).origin.replace('http', 'ws');
 const hub = `${node}/client/hubs/chat`;
 const identity = new CommunicationIdentityClient(connectionString, { allowInsecureConnection: true, retryOptions: { maxRetries: 1 } });
+const inTime = () => ({ abortSignal: AbortSignal.timeout(10_000) });
 
 const accounts = new Accounts(process.env.ACCOUNTS_FILE ?? path.join(__dirname, 'data', 'accounts.json'));
 const sessions = new Sessions();
@@ -84,7 +85,7 @@ const identifying = new Map();
 async function identify(account) {
   if (account.userId) return;
   if (!identifying.has(account)) {
-    identifying.set(account, identity.createUser().finally(() => identifying.delete(account)));
+    identifying.set(account, identity.createUser(inTime()).finally(() => identifying.delete(account)));
   }
   const { communicationUserId } = await identifying.get(account);
   account.userId = communicationUserId;
@@ -94,7 +95,7 @@ async function identify(account) {
 app.post('/token', signedIn, async (req, res) => {
   const { userId, name } = req.account;
   if (!tokens.allow(name)) throw refusal(429, 'Too many tokens. Wait a minute.');
-  const { token, expiresOn } = await identity.getToken({ communicationUserId: userId }, ['chat'], { tokenExpiresInMinutes: 60 });
+  const { token, expiresOn } = await identity.getToken({ communicationUserId: userId }, ['chat'], { tokenExpiresInMinutes: 60, ...inTime() });
   // Who was signed out meanwhile must not get a token that is newer than the revocation.
   if (!sessions.account(sessionId(req))) throw refusal(401, 'You are signed out.');
   res.json({ token, expiresOn, userId });
@@ -116,7 +117,7 @@ app.delete('/session', signedIn, (req, res) => {
 app.delete('/sessions', signedIn, async (req, res) => {
   const takeBack = sessions.endAll(req.account); // first, or there would be new tokens
   try {
-    await identity.revokeTokens({ communicationUserId: req.account.userId });
+    await identity.revokeTokens({ communicationUserId: req.account.userId }, inTime());
   } catch (err) {
     takeBack(sessionId(req)); // to try again
     throw err;
@@ -125,7 +126,7 @@ app.delete('/sessions', signedIn, async (req, res) => {
 });
 
 app.delete('/account', signedIn, async (req, res) => {
-  await identity.deleteUser({ communicationUserId: req.account.userId }).catch((err) => {
+  await identity.deleteUser({ communicationUserId: req.account.userId }, inTime()).catch((err) => {
     if (err.statusCode !== 404) throw err; // the node does not know the user: deleted already
   });
   sessions.endAll(req.account);
