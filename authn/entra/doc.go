@@ -1,10 +1,13 @@
 // Package entra proves application servers by tokens of Microsoft Entra ID, or
-// of another OpenID provider, and says what each may do.
+// of another OpenID provider, and says what each may do. It proves users too, for
+// tokens of theirs to be exchanged.
 //
 // An [Issuer] is the tenant whose tokens count. It finds the tenant's signing
 // keys by OpenID discovery and keeps them fresh. [Roles] are who has which role
 // in which hub; Azure keeps them in its resource manager, and a node of one's own
-// in its settings. [Servers] is the authn.Authorizer made of both.
+// in its settings. [Servers] is the authn.Authorizer made of both. [Users] are
+// proven by the same rules, and two of their own; a client door is opened by
+// neither.
 //
 // # Which tokens count
 //
@@ -33,6 +36,11 @@
 //	entra.version    its ver, if it has one, is that of its issuer
 //	entra.caller     it names the calling application: an ID token does not
 //
+// and, of users:
+//
+//	entra.user       it is of a user (scp, or idtyp user), not of an application by itself
+//	entra.object     it names the user and the tenant: oid and tid
+//
 // These are of engine.CodeUnauthenticated. What cannot be judged because the
 // issuer cannot be asked is of engine.CodeUnavailable: entra.keys, or entra.stale
 // where there are keys that are too old. A caller who is known and may not do
@@ -53,6 +61,13 @@
 // ID ids are GUIDs, and app roles are not: neither passes for the other, nor does
 // the name of a group, which its members may have chosen. The subject (sub) stands
 // for nobody: elsewhere people choose theirs.
+//
+// Roles are made of the data actions of Web PubSub, below
+// Microsoft.SignalRService/WebPubSub/, and of those on the users that the service
+// keeps. Azure has none for these; here they stand below
+// Microsoft.Communication/CommunicationServices/, as identity/read,
+// identity/write and identity/token/action. Users are of no hub: only a role that
+// counts in every hub gives them.
 //
 // Other providers mark the tokens of users in ways of their own, or not at all.
 // There an application id may stand for whoever came through the application, so

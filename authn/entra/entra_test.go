@@ -13,7 +13,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -250,6 +249,8 @@ func TestRoles(t *testing.T) {
 		engine.ActionGenerateToken, engine.ActionHubSend, engine.ActionGroupSend, engine.ActionUserSend, engine.ActionConnectionSend,
 		engine.ActionConnectionRead, engine.ActionConnectionWrite, engine.ActionGroupRead, engine.ActionGroupWrite, engine.ActionUserRead,
 	}
+	ofUsers := []engine.Action{engine.ActionIdentityRead, engine.ActionIdentityWrite, engine.ActionIdentityToken}
+	const users = "identity/read identity/write identity/token/action"
 	reads := "clientConnection/read group/read user/read"
 	var every []string
 	for _, a := range actions {
@@ -258,22 +259,33 @@ func TestRoles(t *testing.T) {
 	for name, test := range map[string]struct {
 		role    string
 		actions []string // of a definition; none for Azure's own
-		want    string
+		want    string   // in a hub
+		users   string   // on users, who are of none
 	}{
-		"owner":               {entra.RoleOwner, nil, strings.Join(every, " ")},
-		"owner by id":         {"12cf5a90-567b-43ae-8102-96cf46c7d9b4", nil, strings.Join(every, " ")},
-		"reader":              {entra.RoleReader, nil, reads},
-		"reader, other case":  {"web pubsub service READER", nil, reads},
-		"reader by id":        {"BFB1C7D2-FB1A-466B-B2BA-AEE63B92DEAF", nil, reads},
-		"one action":          {"Sender", []string{"hub/send/action"}, "hub/send/action"},
-		"an action in full":   {"Sender", []string{"Microsoft.SignalRService/WebPubSub/group/send/action"}, "group/send/action"},
-		"other case":          {"Sender", []string{"MICROSOFT.SIGNALRSERVICE/webpubsub/Group/Send/Action"}, "group/send/action"},
-		"a pattern":           {"Sender", []string{"*/send/action"}, "hub/send/action group/send/action user/send/action clientConnection/send/action"},
-		"a pattern in full":   {"Reader", []string{"Microsoft.SignalRService/WebPubSub/*/read"}, reads},
-		"a wide pattern":      {"All", []string{"Microsoft.SignalRService/*"}, strings.Join(every, " ")},
-		"several":             {"Two", []string{"group/*", "user/read"}, "group/send/action group/read group/write user/read"},
-		"none of ours":        {"Trace", []string{"livetrace/read", "auth/accessKey/action"}, ""},
-		"no pattern but dots": {"Dots", []string{"user/read", "auth/accessToken/action"}, "user/read"},
+		"owner":               {entra.RoleOwner, nil, strings.Join(every, " "), ""},
+		"owner by id":         {"12cf5a90-567b-43ae-8102-96cf46c7d9b4", nil, strings.Join(every, " "), ""},
+		"reader":              {entra.RoleReader, nil, reads, ""},
+		"reader, other case":  {"web pubsub service READER", nil, reads, ""},
+		"reader by id":        {"BFB1C7D2-FB1A-466B-B2BA-AEE63B92DEAF", nil, reads, ""},
+		"one action":          {"Sender", []string{"hub/send/action"}, "hub/send/action", ""},
+		"an action in full":   {"Sender", []string{"Microsoft.SignalRService/WebPubSub/group/send/action"}, "group/send/action", ""},
+		"other case":          {"Sender", []string{"MICROSOFT.SIGNALRSERVICE/webpubsub/Group/Send/Action"}, "group/send/action", ""},
+		"a pattern":           {"Sender", []string{"*/send/action"}, "hub/send/action group/send/action user/send/action clientConnection/send/action", ""},
+		"a pattern in full":   {"Reader", []string{"Microsoft.SignalRService/WebPubSub/*/read"}, reads, ""},
+		"a wide pattern":      {"All", []string{"Microsoft.SignalRService/*"}, strings.Join(every, " "), ""},
+		"several":             {"Two", []string{"group/*", "user/read"}, "group/send/action group/read group/write user/read", ""},
+		"none of ours":        {"Trace", []string{"livetrace/read", "auth/accessKey/action"}, "", ""},
+		"no pattern but dots": {"Dots", []string{"user/read", "auth/accessToken/action"}, "user/read", ""},
+		"of users":            {entra.RoleCommunicationOwner, nil, "", users},
+		"of users by id":      {"09976791-48A7-449E-BB21-39D1A415F350", nil, "", users},
+		"one of users":        {"Registrar", []string{"identity/write"}, "", "identity/write"},
+		"one in full":         {"Issuer", []string{"microsoft.communication/communicationServices/identity/token/action"}, "", "identity/token/action"},
+		"a pattern of users":  {"Clerk", []string{"identity/*"}, "", users},
+		"all of a provider":   {"Clerk", []string{"Microsoft.Communication/*"}, "", users},
+		"of both":             {"Mixed", []string{"group/*", "identity/read"}, "group/send/action group/read group/write", "identity/read"},
+		"everything":          {"All", []string{"*"}, strings.Join(every, " "), users},
+		"everything in full":  {"All", []string{"Microsoft.*"}, strings.Join(every, " "), users},
+		"every read":          {"Auditor", []string{"*/read"}, reads, "identity/read"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			roles := entra.NewRoles()
@@ -282,10 +294,14 @@ func TestRoles(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			for principal, hub := range map[string]string{robot: "*", ann: "Chat"} {
-				if err := roles.Assign(principal, test.role, hub); err != nil {
-					t.Fatal(err)
-				}
+			if err := roles.Assign(robot, test.role, "*"); err != nil {
+				t.Fatal(err)
+			}
+			// A role of which nothing would be left in a single hub is a mistake.
+			if err := roles.Assign(ann, test.role, "Chat"); (err == nil) != (test.want != "" || test.users == "") {
+				t.Fatalf("assigned in one hub: %v", err)
+			} else if err != nil && ruleOf(err) != "entra.hub" {
+				t.Errorf("assigned in one hub: %v", err)
 			}
 			p := newProvider()
 			s := entra.NewServers(newIssuer(t, p, p.inMemory()), nil, roles)
@@ -309,7 +325,7 @@ func TestRoles(t *testing.T) {
 					}
 				}
 			}
-			// A role in one hub is none in another.
+			// A role in one hub is none in another, nor for what is of no hub.
 			principal, err := show(s, p.token("one", with{"oid": ann}))
 			if err != nil {
 				t.Fatal(err)
@@ -319,7 +335,49 @@ func TestRoles(t *testing.T) {
 					t.Errorf("%s is allowed in a hub without the role", a)
 				}
 			}
+			everywhere, err := show(s, p.token("one", with{"oid": robot}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, a := range ofUsers {
+				if everywhere.May(a, "") == nil {
+					got = append(got, string(a))
+				}
+				if principal.May(a, "") == nil || principal.May(a, "chat") == nil {
+					t.Errorf("%s is allowed by a role in one hub", a)
+				}
+			}
+			if !sameSet(got, strings.Fields(test.users)) {
+				t.Errorf("on users: got %v; want %s", got, test.users)
+			}
 		})
+	}
+}
+
+// A refusal names the action as Azure does, of the provider that has it.
+func TestForbidden(t *testing.T) {
+	p := newProvider()
+	roles := entra.NewRoles()
+	if err := roles.Assign(robot, entra.RoleReader, "*"); err != nil {
+		t.Fatal(err)
+	}
+	principal, err := show(entra.NewServers(newIssuer(t, p, p.inMemory()), nil, roles), p.token("one"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		action engine.Action
+		hub    engine.HubName
+		want   string
+	}{
+		{engine.ActionHubSend, "chat", "No role that this caller has in hub chat includes Microsoft.SignalRService/WebPubSub/hub/send/action."},
+		{engine.ActionIdentityToken, "", "No role that this caller has in every hub (*) includes Microsoft.Communication/CommunicationServices/identity/token/action."},
+	} {
+		e, _ := errors.AsType[*engine.Error](principal.May(test.action, test.hub))
+		if e == nil || e.Code != engine.CodeForbidden || e.Rule != "entra.role" || e.Message != test.want {
+			t.Errorf("%s: got %v; want %s", test.action, e, test.want)
+		}
 	}
 }
 
@@ -406,6 +464,8 @@ func TestMistakes(t *testing.T) {
 		"no principal":          {func(r *entra.Roles) error { return r.Assign("", entra.RoleOwner, "*") }, "entra.principal", "principalId"},
 		"blanks":                {func(r *entra.Roles) error { return r.Assign(" x", entra.RoleOwner, "*") }, "entra.principal", "principalId"},
 		"no hub":                {func(r *entra.Roles) error { return r.Assign(robot, entra.RoleOwner, "") }, "entra.hub", "hub"},
+		"users of one hub":      {func(r *entra.Roles) error { return r.Assign(robot, entra.RoleCommunicationOwner, "chat") }, "entra.hub", "hub"},
+		"users, elsewhere":      {func(r *entra.Roles) error { return r.Define("x", "Microsoft.SignalRService/WebPubSub/identity/read") }, "entra.dataaction", ""},
 		"no hub's name":         {func(r *entra.Roles) error { return r.Assign(robot, entra.RoleOwner, "1") }, "entra.hub", "hub"},
 		"role without a name":   {func(r *entra.Roles) error { return r.Define(" ", "hub/send/action") }, "entra.definition", ""},
 		"a role twice":          {func(r *entra.Roles) error { return r.Define("WEB pubsub service owner", "hub/send/action") }, "entra.definition", ""},
@@ -439,15 +499,7 @@ func TestOtherProvider(t *testing.T) {
 		p := newProvider()
 		p.url = "https://id.example.com"
 		p.document = with{"issuer": p.url + slash}
-		o := &entra.IssuerOptions{Wrap: func(http.RoundTripper) http.RoundTripper {
-			return roundTripper(func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.Path == "/.well-known/openid-configuration" {
-					r.URL.Path = discoveryPath
-				}
-				p.ServeHTTP(w, r)
-			})
-		}}
-		i, err := entra.NewIssuer(p.url, "", o)
+		i, err := entra.NewIssuer(p.url, "", p.inMemoryAtRoot())
 		if err != nil {
 			t.Fatal(err)
 		}

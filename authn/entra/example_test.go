@@ -1,6 +1,7 @@
 package entra_test
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/fanfare/fanfare/authn"
@@ -47,4 +48,30 @@ func Example() {
 	fmt.Println(err)
 	// Output:
 	// The token is signed with "none"; only RS256 is accepted here. [entra.alg]
+}
+
+// A user who has no account at the service shows a token of the tenant's, to get one
+// of the service's in exchange. It must have been made for that: one for the data
+// plane is of no use.
+func ExampleUsers() {
+	p := newProvider() // stands in for Entra ID
+	issuer, err := entra.NewIssuer(p.url, tenant, p.inMemory())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer issuer.Close()
+
+	users := entra.NewUsers(issuer, nil)
+	for _, audience := range []string{entra.AudienceClients, entra.Audience} {
+		id, err := users.VerifyUser(ctx, p.token("one", user, with{"aud": audience, "scp": "VoIP Chat"}))
+		if refused, ok := errors.AsType[*engine.Error](err); ok {
+			fmt.Println("refused:", refused.Rule)
+			continue
+		}
+		fmt.Println(id.UserID, "may be given", id.Claims["scp"])
+	}
+	// Output:
+	// bbbbbbbb-0000-4000-8000-000000000001 may be given [VoIP Chat]
+	// refused: entra.audience
 }

@@ -38,10 +38,11 @@ func FuzzToken(f *testing.F) {
 }
 
 // FuzzClaims has the issuer sign any claims. What gets in is what another reader of
-// JSON finds in them too.
+// JSON finds in them too, and only users pass for users.
 func FuzzClaims(f *testing.F) {
 	p := newProvider()
-	s := entra.NewServers(newIssuer(f, p, p.inMemory()), nil, owners(f, robot))
+	i := newIssuer(f, p, p.inMemory())
+	s, u := entra.NewServers(i, nil, owners(f, robot)), entra.NewUsers(i, []string{entra.Audience})
 	for _, c := range []map[string]any{nil, v1, user, {"groups": []string{crew}}, {"roles": "Admin"}, {"hasgroups": true}, {"exp": nil}, {"aud": []string{"a", entra.Audience}}} {
 		f.Add(mustJSON(p.claims(c)))
 	}
@@ -50,7 +51,15 @@ func FuzzClaims(f *testing.F) {
 	f.Add([]byte(`null`))
 	f.Add([]byte(`{"_claim_names":{"groups":"src1"}} `))
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		got, err := show(s, signed(private("one"), `{"alg":"RS256","kid":"one"}`, string(payload)))
+		text := signed(private("one"), `{"alg":"RS256","kid":"one"}`, string(payload))
+		got, err := show(s, text)
+		id, asUser := u.VerifyUser(ctx, text)
+		if asUser != nil && !strings.HasPrefix(ruleOf(asUser), "entra.") {
+			t.Errorf("refused without a rule: %v", asUser)
+		}
+		if asUser == nil && (err != nil || id.UserID == "") {
+			t.Errorf("a user (%v) whose token opens nothing (%v)", id, err)
+		}
 		if err != nil {
 			if !strings.HasPrefix(ruleOf(err), "entra.") || engine.CodeOf(err) != engine.CodeUnauthenticated {
 				t.Errorf("refused with %v (%v)", err, engine.CodeOf(err))
@@ -62,6 +71,9 @@ func FuzzClaims(f *testing.F) {
 			t.Fatal(err)
 		}
 		exp, _ := c["exp"].(float64)
+		if kind, _ := c["idtyp"].(string); asUser == nil && kind != "user" && (kind != "" || c["scp"] == nil || c["scp"] == "") {
+			t.Errorf("passes for a user: %s", payload)
+		}
 		if list, ok := c["aud"].([]any); ok {
 			for _, a := range list {
 				if a == entra.Audience {

@@ -88,6 +88,18 @@ func (p *provider) inMemory() *entra.IssuerOptions {
 	return &entra.IssuerOptions{Wrap: func(http.RoundTripper) http.RoundTripper { return roundTripper(p.ServeHTTP) }}
 }
 
+// inMemoryAtRoot is inMemory for a provider without tenants.
+func (p *provider) inMemoryAtRoot() *entra.IssuerOptions {
+	return &entra.IssuerOptions{Wrap: func(http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/.well-known/openid-configuration" {
+				r.URL.Path = discoveryPath
+			}
+			p.ServeHTTP(w, r)
+		})
+	}}
+}
+
 type roundTripper http.HandlerFunc
 
 func (h roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {

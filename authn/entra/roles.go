@@ -12,6 +12,9 @@ import (
 const (
 	RoleOwner  = "Web PubSub Service Owner"
 	RoleReader = "Web PubSub Service Reader"
+	// RoleCommunicationOwner is about the users that the service keeps, and about
+	// nothing else: the other two do not include them.
+	RoleCommunicationOwner = "Communication and Email Service Owner"
 )
 
 // Bounds of what may be set.
@@ -20,10 +23,13 @@ const (
 	maxActions = 100
 )
 
-// prefix precedes the names of all data actions.
-const prefix = "Microsoft.SignalRService/WebPubSub/"
+// What precedes the names of data actions, by whose they are.
+const (
+	webPubSub     = "Microsoft.SignalRService/WebPubSub/"
+	communication = "Microsoft.Communication/CommunicationServices/"
+)
 
-// actions are the data actions that guard something here.
+// actions are the data actions of Web PubSub that guard something here.
 var actions = []engine.Action{
 	engine.ActionGenerateToken, engine.ActionHubSend, engine.ActionGroupSend, engine.ActionUserSend, engine.ActionConnectionSend,
 	engine.ActionConnectionRead, engine.ActionConnectionWrite, engine.ActionGroupRead, engine.ActionGroupWrite, engine.ActionUserRead,
@@ -32,6 +38,17 @@ var actions = []engine.Action{
 // elsewhere are data actions of Azure that guard nothing here. A role may name
 // them, so that definitions can be carried over.
 var elsewhere = []engine.Action{"auth/accessKey/action", "auth/accessToken/action", "livetrace/read", "livetrace/write"}
+
+// ofUsers are the actions on the users that the service keeps, who are of no hub.
+var ofUsers = []engine.Action{engine.ActionIdentityRead, engine.ActionIdentityWrite, engine.ActionIdentityToken}
+
+// inFull returns the name of an action in Azure's manner, provider and all.
+func inFull(a engine.Action) string {
+	if slices.Contains(ofUsers, a) {
+		return communication + string(a)
+	}
+	return webPubSub + string(a)
+}
 
 // Roles are roles and who has which of them where. They are put together by one
 // goroutine, and not changed once [NewServers] has them.
@@ -46,6 +63,11 @@ type role struct {
 	actions []engine.Action
 }
 
+// isOfUsers reports whether no hub has anything that the role is about.
+func (r *role) isOfUsers() bool {
+	return !slices.ContainsFunc(r.actions, func(a engine.Action) bool { return !slices.Contains(ofUsers, a) })
+}
+
 // grant is one role in one hub, or in all.
 type grant struct {
 	role *role
@@ -53,24 +75,31 @@ type grant struct {
 	all  bool
 }
 
+// allows reports whether the action is the role's. What is of no hub is in no
+// single one either, whichever the caller is asked about.
 func (g *grant) allows(action engine.Action, hub engine.HubName) bool {
-	return (g.all || g.hub == hub) && slices.Contains(g.role.actions, action)
+	return (g.all || g.hub == hub && !slices.Contains(ofUsers, action)) && slices.Contains(g.role.actions, action)
 }
 
-// NewRoles returns Azure's own two roles, which nobody has yet.
+// NewRoles returns three of Azure's own roles, which nobody has yet.
 func NewRoles() *Roles {
 	r := &Roles{roles: make(map[string]*role), assignments: make(map[string][]*grant)}
-	r.roles[strings.ToLower(RoleOwner)] = &role{RoleOwner, matching("*")}
-	r.roles[strings.ToLower(RoleReader)] = &role{RoleReader, matching("*/read")}
-	r.roles["12cf5a90-567b-43ae-8102-96cf46c7d9b4"] = r.roles[strings.ToLower(RoleOwner)]
-	r.roles["bfb1c7d2-fb1a-466b-b2ba-aee63b92deaf"] = r.roles[strings.ToLower(RoleReader)]
+	for _, builtIn := range []struct{ name, id, dataActions string }{
+		{RoleOwner, "12cf5a90-567b-43ae-8102-96cf46c7d9b4", webPubSub + "*"},
+		{RoleReader, "bfb1c7d2-fb1a-466b-b2ba-aee63b92deaf", webPubSub + "*/read"},
+		{RoleCommunicationOwner, "09976791-48a7-449e-bb21-39d1a415f350", communication + "*"},
+	} {
+		made := &role{builtIn.name, matching(builtIn.dataActions)}
+		r.roles[strings.ToLower(builtIn.name)], r.roles[builtIn.id] = made, made
+	}
 	return r
 }
 
 // Define adds a role. dataActions are names of data actions, in full or as of
-// what follows Microsoft.SignalRService/WebPubSub/, in which * stands for
-// anything, as in Azure's role definitions; letter case makes no difference. An
-// error is an *engine.Error of engine.CodeInvalid.
+// what follows Microsoft.SignalRService/WebPubSub/ or, of those on users,
+// Microsoft.Communication/CommunicationServices/. In them * stands for anything,
+// as in Azure's role definitions, so "*" is every action of both; letter case
+// makes no difference. An error is an *engine.Error of engine.CodeInvalid.
 func (r *Roles) Define(name string, dataActions ...string) error {
 	key := strings.ToLower(name)
 	switch {
@@ -110,8 +139,8 @@ func matching(pattern string) (found []engine.Action) {
 	if err != nil {
 		return nil
 	}
-	for _, a := range slices.Concat(actions, elsewhere) {
-		if re.MatchString(string(a)) || re.MatchString(prefix+string(a)) {
+	for _, a := range slices.Concat(actions, elsewhere, ofUsers) {
+		if re.MatchString(string(a)) || re.MatchString(inFull(a)) {
 			found = append(found, a)
 		}
 	}
@@ -120,8 +149,9 @@ func matching(pattern string) (found []engine.Action) {
 
 // Assign gives a role, by its name or Azure's id of it, to a principal: an object
 // id, an application's id, a group or an app role. hub is the hub in which it
-// counts; "*" means every one. An error is an *engine.Error of
-// engine.CodeInvalid, whose Target is the parameter at fault.
+// counts; "*" means every one. Actions on users are of no hub, so a role gives
+// them with "*" alone. An error is an *engine.Error of engine.CodeInvalid, whose
+// Target is the parameter at fault.
 func (r *Roles) Assign(principal, roleName, hub string) error {
 	g := &grant{role: r.roles[strings.ToLower(roleName)], all: hub == "*"}
 	if principal == "" || len(principal) > maxName || strings.TrimSpace(principal) != principal {
@@ -130,7 +160,8 @@ func (r *Roles) Assign(principal, roleName, hub string) error {
 		return e
 	}
 	if g.role == nil {
-		e := invalid("entra.role", "There is no role %s; expected %s, %s or one that was defined.", excerpt(roleName), RoleOwner, RoleReader)
+		e := invalid("entra.role", "There is no role %s; expected %s, %s, %s or one that was defined.",
+			excerpt(roleName), RoleOwner, RoleReader, RoleCommunicationOwner)
 		e.Target = "role"
 		return e
 	}
@@ -138,6 +169,11 @@ func (r *Roles) Assign(principal, roleName, hub string) error {
 		var err error
 		if g.hub, err = engine.ParseHubName(hub); err != nil {
 			e := invalid("entra.hub", "%s is not a hub; expected a hub's name, or * for every hub.", excerpt(hub))
+			e.Target = "hub"
+			return e
+		}
+		if g.role.isOfUsers() {
+			e := invalid("entra.hub", "The role %s is about users, who are of no hub, so it gives nothing in hub %s; expected *.", excerpt(g.role.name), g.hub)
 			e.Target = "hub"
 			return e
 		}

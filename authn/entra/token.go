@@ -114,11 +114,20 @@ func (c *claims) app() bool {
 	return c.kind == "app" || c.kind == "" && c.delegation == ""
 }
 
+// user reports whether the token stands for a user. One of a kind that nobody
+// knows here stands for neither.
+func (c *claims) user() bool {
+	return c.kind == "user" || c.kind == "" && c.delegation != ""
+}
+
 // whose says, for the log, whom proven claims are about.
 func (c *claims) whose() string {
-	kind := "a user"
-	if c.app() {
+	kind := "the kind " + excerpt(c.kind)
+	switch {
+	case c.app():
 		kind = "an application"
+	case c.user():
+		kind = "a user"
 	}
 	return fmt.Sprintf("The token is of %s: oid %s, application %s, tenant %s, app roles %s, groups %s.",
 		kind, excerpt(c.object), excerpt(c.application), excerpt(c.tenant), excerpts(c.roles), excerpts(c.groups))

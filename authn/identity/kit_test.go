@@ -1,12 +1,14 @@
 package identity_test
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -123,4 +125,100 @@ func part(tb testing.TB, text string, n int) map[string]any {
 		tb.Fatal(err)
 	}
 	return m
+}
+
+var errBroken = errors.New("the disk is gone")
+
+// frailStore is a store that knows which keys it has, and fails when it is told to.
+type frailStore struct {
+	*identity.MemoryStore
+
+	mu     sync.Mutex // guards the rest
+	has    map[string]bool
+	fails  bool // all calls
+	left   int  // how many changes succeed before the rest fails; -1 for all
+	silent bool // the first that fails happens all the same
+}
+
+func newFrailStore() *frailStore {
+	return &frailStore{MemoryStore: identity.NewMemoryStore(), has: map[string]bool{}, left: -1}
+}
+
+// breakAfter lets some more changes succeed before all fail, like a process that is killed
+// does. The first that fails may happen all the same.
+func (s *frailStore) breakAfter(changes int, silent bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left, s.silent = changes, silent
+}
+
+// fail makes all calls fail, or none.
+func (s *frailStore) fail(fails bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fails, s.left = fails, -1
+}
+
+// keys returns the keys that there are with a prefix.
+func (s *frailStore) keys(prefix string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []string
+	for key := range s.has {
+		if strings.HasPrefix(key, prefix) {
+			list = append(list, key)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// change makes a change, unless it is to fail.
+func (s *frailStore) change(key string, exists bool, do func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fails {
+		return errBroken
+	}
+	happens := s.left != 0 || s.silent
+	broken := s.left == 0
+	if s.silent = s.silent && !broken; s.left > 0 {
+		s.left--
+	}
+	if !happens {
+		return errBroken
+	}
+	err := do()
+	switch {
+	case err != nil:
+	case exists:
+		s.has[key] = true
+	default:
+		delete(s.has, key)
+	}
+	if broken {
+		return errBroken
+	}
+	return err
+}
+
+func (s *frailStore) Get(ctx context.Context, key string) ([]byte, uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fails {
+		return nil, 0, errBroken
+	}
+	return s.MemoryStore.Get(ctx, key)
+}
+
+func (s *frailStore) Put(ctx context.Context, key string, value []byte, revision uint64) (next uint64, err error) {
+	err = s.change(key, true, func() (err error) {
+		next, err = s.MemoryStore.Put(ctx, key, value, revision)
+		return err
+	})
+	return next, err
+}
+
+func (s *frailStore) Delete(ctx context.Context, key string, revision uint64) error {
+	return s.change(key, false, func() error { return s.MemoryStore.Delete(ctx, key, revision) })
 }

@@ -25,6 +25,9 @@ const (
 	MinLifetime     = time.Hour
 	MaxLifetime     = 24 * time.Hour
 	DefaultLifetime = MaxLifetime
+
+	// leastEnd is how far ahead an end is at least that somebody else has set.
+	leastEnd = time.Minute
 )
 
 // foldScopes returns the scopes without repetition.
@@ -53,6 +56,14 @@ func checkLifetime(d time.Duration) (time.Duration, error) {
 			d, int(MinLifetime.Minutes()), int(MaxLifetime.Minutes()))
 	}
 	return d, nil
+}
+
+func checkEnd(now, end time.Time) error {
+	if d := end.Sub(now); d < leastEnd || d > MaxLifetime {
+		return invalid("user.lifetime", "expiresOn", "A token cannot end at %s: expected a time between %s and %s.",
+			end.UTC().Format(time.RFC3339), now.Add(leastEnd).UTC().Format(time.RFC3339), now.Add(MaxLifetime).UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 func invalid(rule, target, format string, args ...any) *engine.Error {

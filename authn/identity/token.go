@@ -41,14 +41,23 @@ func (u *Users) Use(keys ...Key) error {
 	if len(keys) == 0 || len(keys) > maxKeys {
 		return fmt.Errorf("identity: %d keys were given; 1 to %d would pass", len(keys), maxKeys)
 	}
-	next := &keyring{signer: keys[0].signing, byID: map[string]signing.Key{}, byHeader: map[string]signing.Key{}}
-	for i, k := range keys {
+	for _, k := range keys {
 		if k.signing.IsZero() {
 			return errors.New("identity: a key is the zero Key")
 		}
+	}
+	u.turn(keys)
+	return nil
+}
+
+// turn is Use without its bounds. While there are no keys no token is issued.
+func (u *Users) turn(keys []Key) {
+	next := &keyring{byID: map[string]signing.Key{}, byHeader: map[string]signing.Key{}}
+	next.published.Keys = []signing.JWK{} // not null in JSON
+	for i, k := range keys {
 		header := encode(nil, fmt.Appendf(nil, `{"alg":%q,"kid":%q,"typ":%q}`, k.signing.Algorithm(), k.ID(), TokenType))
 		if i == 0 {
-			next.signerHeader = string(header)
+			next.signer, next.signerHeader = k.signing, string(header)
 		}
 		if _, twice := next.byID[k.ID()]; twice {
 			continue
@@ -57,26 +66,24 @@ func (u *Users) Use(keys ...Key) error {
 		next.published.Keys = append(next.published.Keys, k.signing.Public())
 	}
 	u.keys.Store(next)
-	return nil
 }
 
 func encode(dst, raw []byte) []byte { return base64.RawURLEncoding.AppendEncode(dst, raw) }
 
 // mint signs a token. Nothing of it needs an escape in JSON.
-func (u *Users) mint(id engine.UserID, scopes []string, lifetime time.Duration, generation uint64, now time.Time) (token string, expires time.Time, err error) {
+func (u *Users) mint(id engine.UserID, scopes []string, now, expires time.Time, generation uint64) (string, error) {
 	k, iat := u.keys.Load(), now.Unix()
-	exp := iat + int64(lifetime/time.Second)
 	payload := fmt.Appendf(make([]byte, 0, 512),
 		// scp is what the service puts into tokens for chat; SDKs do not read it.
 		`{"iss":"%s","skypeid":"%s","scp":1792,"csi":"%d","iat":%d,"exp":%d,"acsScope":"%s","resourceId":"%s","gen":%d}`,
-		u.issuer, strings.TrimPrefix(string(id), "8:"), iat, iat, exp, strings.Join(scopes, ","), u.resource, generation)
+		u.issuer, strings.TrimPrefix(string(id), "8:"), iat, iat, expires.Unix(), strings.Join(scopes, ","), u.resource, generation)
 	text := append(make([]byte, 0, 2*len(payload)), k.signerHeader...)
 	text = encode(append(text, '.'), payload)
 	signature, err := k.signer.Sign(text)
 	if err != nil {
-		return "", time.Time{}, fmt.Errorf("identity: sign a token: %w", err)
+		return "", failed("sign a token", err)
 	}
-	return string(encode(append(text, '.'), signature)), time.Unix(exp, 0), nil
+	return string(encode(append(text, '.'), signature)), nil
 }
 
 // Proof is what a token that counts says.
@@ -252,14 +259,14 @@ func (u *Users) check(ctx context.Context, c claims, now time.Time) (Proof, erro
 
 // stands reports whether the tokens of a user's generation still count.
 func (u *Users) stands(ctx context.Context, id engine.UserID, key string, of uint64) error {
-	switch generation, _, err := u.find(ctx, key); {
+	switch r, _, err := u.find(ctx, key); {
 	case errors.Is(err, ErrNotFound):
 		return refuse("user.deleted", "The user of the token, %s, has been deleted.", excerpt(string(id)))
 	case err != nil:
 		return failed("check a token", err)
-	case generation != of:
+	case r.generation != of:
 		e := refuse("user.revoked", "The token has been revoked; ask for a new one.")
-		e.Detail = fmt.Sprintf("It is of %s, generation %d; %d counts.", id, of, generation)
+		e.Detail = fmt.Sprintf("It is of %s, generation %d; %d counts.", id, of, r.generation)
 		return e
 	}
 	return nil

@@ -2,7 +2,6 @@ package identity
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/http"
@@ -88,15 +87,25 @@ func (u *Users) Resource() string { return u.resource }
 // Create makes a user without tokens. Like all verbs that ask the store, it refuses
 // with engine.CodeUnavailable and the rule user.store if that fails.
 func (u *Users) Create(ctx context.Context) (engine.UserID, error) {
-	number, err := uuid.NewV7()
+	m, err := u.make(ctx, record{generation: 1})
 	if err != nil {
-		return "", fmt.Errorf("identity: %w", err)
-	}
-	if _, err := u.store.Put(ctx, keyOfUser(number), encodeRecord(1), 0); err != nil {
-		return "", failed("create a user", err)
+		return "", err
 	}
 	u.created.Add(1)
-	return u.idOf(number), nil
+	return u.idOf(m.number), nil
+}
+
+// make writes the first record of a user.
+func (u *Users) make(ctx context.Context, r record) (made, error) {
+	number, err := uuid.NewV7()
+	if err != nil {
+		return made{}, fmt.Errorf("identity: %w", err)
+	}
+	revision, err := u.store.Put(ctx, keyOfUser(number), r.encode(), 0)
+	if err != nil {
+		return made{}, failed("create a user", err)
+	}
+	return made{number, revision}, nil
 }
 
 // Issue signs a token for a user, with at least one scope, that lives for 60 to 1440
@@ -104,6 +113,24 @@ func (u *Users) Create(ctx context.Context) (engine.UserID, error) {
 // engine.CodeInvalid (user.id, user.scopes, user.lifetime) or engine.CodeNotFound
 // (user.unknown).
 func (u *Users) Issue(ctx context.Context, id engine.UserID, scopes []string, lifetime time.Duration) (token string, expires time.Time, err error) {
+	if lifetime, err = checkLifetime(lifetime); err != nil {
+		return "", time.Time{}, err
+	}
+	now := time.Now()
+	return u.issue(ctx, id, scopes, now, now.Add(lifetime))
+}
+
+// IssueUntil is [Users.Issue] with an end in place of a lifetime: at least a minute and
+// at most 24 hours ahead, of which the whole seconds count.
+func (u *Users) IssueUntil(ctx context.Context, id engine.UserID, scopes []string, expires time.Time) (token string, _ time.Time, err error) {
+	now := time.Now()
+	if err := checkEnd(now, expires); err != nil {
+		return "", time.Time{}, err
+	}
+	return u.issue(ctx, id, scopes, now, expires)
+}
+
+func (u *Users) issue(ctx context.Context, id engine.UserID, scopes []string, now, expires time.Time) (token string, _ time.Time, err error) {
 	number, err := u.number(id)
 	if err != nil {
 		return "", time.Time{}, err
@@ -111,25 +138,25 @@ func (u *Users) Issue(ctx context.Context, id engine.UserID, scopes []string, li
 	if scopes, err = foldScopes(scopes); err != nil {
 		return "", time.Time{}, err
 	}
-	if lifetime, err = checkLifetime(lifetime); err != nil {
-		return "", time.Time{}, err
-	}
-	generation, _, err := u.find(ctx, keyOfUser(number))
+	r, _, err := u.find(ctx, keyOfUser(number))
 	if err != nil {
 		return "", time.Time{}, u.missing(id, "issue a token", err)
 	}
-	token, expires, err = u.mint(id, scopes, lifetime, generation, time.Now())
-	if err == nil {
-		u.issued.Add(1)
+	expires = time.Unix(expires.Unix(), 0)
+	token, err = u.mint(id, scopes, now, expires, r.generation)
+	if err != nil {
+		return "", time.Time{}, err
 	}
-	return token, expires, err
+	u.issued.Add(1)
+	return token, expires, nil
 }
 
 // Revoke ends all tokens that the user has; those issued afterwards count. An error
 // may be of engine.CodeInvalid (user.id) or engine.CodeNotFound (user.unknown).
 func (u *Users) Revoke(ctx context.Context, id engine.UserID) error {
-	err := u.change(ctx, id, "revoke tokens", func(key string, generation, revision uint64) error {
-		_, err := u.store.Put(ctx, key, encodeRecord(generation+1), revision)
+	err := u.change(ctx, id, "revoke tokens", func(number uuid.UUID, r record, revision uint64) error {
+		r.generation++
+		_, err := u.store.Put(ctx, keyOfUser(number), r.encode(), revision)
 		return err
 	})
 	if err == nil {
@@ -138,11 +165,16 @@ func (u *Users) Revoke(ctx context.Context, id engine.UserID) error {
 	return err
 }
 
-// Delete removes a user and ends all its tokens. Its id never comes back. Errors are
-// those of [Users.Revoke]: whom there is not cannot be deleted.
+// Delete removes a user, and the name that it was made for, and ends all its tokens.
+// Its id never comes back. Errors are those of [Users.Revoke]: whom there is not cannot
+// be deleted.
 func (u *Users) Delete(ctx context.Context, id engine.UserID) error {
-	err := u.change(ctx, id, "delete a user", func(key string, _, revision uint64) error {
-		return u.store.Delete(ctx, key, revision)
+	err := u.change(ctx, id, "delete a user", func(number uuid.UUID, r record, revision uint64) error {
+		err := u.store.Delete(ctx, keyOfUser(number), revision)
+		if err == nil && r.name != nil {
+			u.forget(ctx, r.name, number)
+		}
+		return err
 	})
 	if err == nil {
 		u.deleted.Add(1)
@@ -151,16 +183,15 @@ func (u *Users) Delete(ctx context.Context, id engine.UserID) error {
 }
 
 // change does something with the record of a user, again if another was faster.
-func (u *Users) change(ctx context.Context, id engine.UserID, what string, do func(key string, generation, revision uint64) error) error {
+func (u *Users) change(ctx context.Context, id engine.UserID, what string, do func(number uuid.UUID, r record, revision uint64) error) error {
 	number, err := u.number(id)
 	if err != nil {
 		return err
 	}
-	key := keyOfUser(number)
 	for {
-		generation, revision, err := u.find(ctx, key)
+		r, revision, err := u.find(ctx, keyOfUser(number))
 		if err == nil {
-			err = do(key, generation, revision)
+			err = do(number, r, revision)
 		}
 		switch {
 		case err == nil:
@@ -169,34 +200,6 @@ func (u *Users) change(ctx context.Context, id engine.UserID, what string, do fu
 			return u.missing(id, what, err)
 		}
 	}
-}
-
-// find returns a user's record.
-func (u *Users) find(ctx context.Context, key string) (generation, revision uint64, err error) {
-	value, revision, err := u.store.Get(ctx, key)
-	if err != nil {
-		return 0, 0, err
-	}
-	generation, ok := decodeRecord(value)
-	if !ok {
-		return 0, 0, fmt.Errorf("the record %s is in no known format", key)
-	}
-	return generation, revision, nil
-}
-
-// A record is the number of its format and the user's generation.
-const recordFormat = 1
-
-func encodeRecord(generation uint64) []byte {
-	return binary.AppendUvarint([]byte{recordFormat}, generation)
-}
-
-func decodeRecord(value []byte) (generation uint64, ok bool) {
-	if len(value) < 2 || value[0] != recordFormat {
-		return 0, false
-	}
-	generation, n := binary.Uvarint(value[1:])
-	return generation, n == len(value)-1
 }
 
 func (u *Users) missing(id engine.UserID, what string, err error) error {
@@ -230,7 +233,7 @@ func (u *Users) Ended(ctx context.Context) (<-chan engine.UserID, error) {
 		defer close(ended)
 		for c := range changes {
 			number, ok := numberOfKey(c.Key)
-			if generation, known := decodeRecord(c.Value); !ok || known && generation == 1 {
+			if r, known := decodeRecord(c.Value); !ok || known && r.generation == 1 {
 				continue // a new one
 			}
 			select {
@@ -249,6 +252,21 @@ func (u *Users) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		signing.ServePage(w, r, u.keys.Load().published)
 	})
+}
+
+// claimNames are those of every token.
+var claimNames = []string{"iss", "skypeid", "scp", "csi", "iat", "exp", "acsScope", "resourceId", "gen"}
+
+// Discovery serves, below the path of an issuer that is an http or https URL, what
+// readers find the keys by (OpenID Connect Discovery 1.0), and the keys: with the
+// issuer https://rt.example.com/identities at
+//
+//	/identities/.well-known/openid-configuration
+//	/identities/.well-known/jwks.json
+//
+// It hands all other requests to fallback, which may be nil for not found.
+func (u *Users) Discovery(fallback http.Handler) http.Handler {
+	return signing.Discovery(u.issuer, claimNames, func() signing.KeySet { return u.keys.Load().published }, fallback)
 }
 
 // Stats are the counters of [Users], since it was made.

@@ -239,54 +239,13 @@ func (i *Issuer) Stats() Stats {
 	return Stats{Keys: int64(len(i.keys)), Minted: i.count}
 }
 
-// The paths of discovery (OpenID Connect Discovery 1.0 section 4).
-const (
-	pathConfiguration = "/.well-known/openid-configuration"
-	pathKeys          = "/.well-known/jwks.json"
-)
+// claimNames are those of every token.
+var claimNames = []string{"iss", "aud", "sub", "azp", "appid", "iat", "nbf", "exp", "jti", "idtyp", "ver"}
 
 // Handler serves the issuer's configuration and its keys, and hands all other
 // requests to fallback, which may be nil for not found.
 func (i *Issuer) Handler(fallback http.Handler) http.Handler {
-	if fallback == nil {
-		fallback = http.NotFoundHandler()
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var page any
-		switch r.URL.EscapedPath() {
-		case pathConfiguration:
-			page = i.configuration()
-		case pathKeys:
-			page = i.jwks()
-		default:
-			fallback.ServeHTTP(w, r)
-			return
-		}
-		signing.ServePage(w, r, page)
-	})
-}
-
-// configuration is what readers need; there is nowhere to log in.
-type configuration struct {
-	Issuer        string   `json:"issuer"`
-	Keys          string   `json:"jwks_uri"`
-	ResponseTypes []string `json:"response_types_supported"`
-	SubjectTypes  []string `json:"subject_types_supported"`
-	Algorithms    []string `json:"id_token_signing_alg_values_supported"`
-	Claims        []string `json:"claims_supported"`
-}
-
-func (i *Issuer) configuration() configuration {
-	c := configuration{
-		Issuer: i.url, Keys: i.url + pathKeys, ResponseTypes: []string{"id_token"}, SubjectTypes: []string{"public"},
-		Claims: []string{"iss", "aud", "sub", "azp", "appid", "iat", "nbf", "exp", "jti", "idtyp", "ver"},
-	}
-	for _, k := range i.jwks().Keys {
-		if !slices.Contains(c.Algorithms, k.Algorithm) {
-			c.Algorithms = append(c.Algorithms, k.Algorithm)
-		}
-	}
-	return c
+	return signing.Discovery(i.url, claimNames, i.jwks, fallback)
 }
 
 // jwks is what readers see of the keys.

@@ -32,15 +32,22 @@ type directoryKey struct {
 	keep              time.Duration
 }
 
+// schemes prove callers by tokens of a directory.
+type schemes struct {
+	servers  *entra.Servers // application servers at the data plane
+	managers *entra.Servers // those that manage users
+	users    *entra.Users   // users who exchange their tokens
+}
+
 func newDirectory(n *node) *directory {
 	d := &directory{node: n}
 	d.life, d.end = context.WithCancel(context.Background())
 	return d
 }
 
-// use returns the scheme that c asks for; nil if it asks for none. On an error
+// use returns the schemes that c asks for; nil if it asks for none. On an error
 // nothing changes.
-func (d *directory) use(c *config.Config) (*entra.Servers, error) {
+func (d *directory) use(c *config.Config) (*schemes, error) {
 	roles, err := c.Entra.Roles()
 	if err != nil {
 		return nil, err
@@ -66,7 +73,15 @@ func (d *directory) use(c *config.Config) (*entra.Servers, error) {
 	if d.issuer == nil {
 		return nil, nil
 	}
-	return entra.NewServers(d.issuer, c.Entra.Audiences, roles), nil
+	managing := c.Users.Audiences
+	if len(managing) == 0 {
+		managing = []string{entra.AudienceCommunication}
+	}
+	return &schemes{
+		servers:  entra.NewServers(d.issuer, c.Entra.Audiences, roles),
+		managers: entra.NewServers(d.issuer, entra.EitherSlash(managing...), roles),
+		users:    entra.NewUsers(d.issuer, entra.EitherSlash(c.Users.Exchange.Audiences...)),
+	}, nil
 }
 
 // open makes an issuer and has it read its keys. The node does not wait for that:

@@ -23,6 +23,7 @@ type users struct {
 	*identity.Users
 	node   *node
 	store  closingStore
+	kept   *identity.Keys               // in the store; nil where that is memory
 	ownKey func() (identity.Key, error) // where nothing is kept and no secret of the service's own is there
 
 	life    context.Context // ends with close
@@ -74,6 +75,14 @@ const usersPath = "/identities"
 
 // use turns to the keys of other settings.
 func (u *users) use(c *config.Config) error {
+	if u.kept != nil {
+		// What stems from an access key that is gone counts no more, also where the
+		// store fails; that is tried again.
+		if err := u.kept.Bind(u.life, secrets(c)...); err != nil {
+			u.node.log.Error("no key to sign user access tokens by", "error", err)
+		}
+		return nil
+	}
 	keys, err := u.keys(c)
 	if err != nil {
 		return err
@@ -81,9 +90,19 @@ func (u *users) use(c *config.Config) error {
 	return u.Use(keys...)
 }
 
-// keys returns what signs tokens, as [node.serviceKeys] does for those of handlers.
+// keys returns what signs tokens: what the store keeps, or as [node.serviceKeys] has
+// it for handlers' tokens.
 func (u *users) keys(c *config.Config) (keys []identity.Key, err error) {
-	if c.Users.SigningAlgorithm == "ES256" { // which alone can be derived
+	if c.Store.Dir != "" {
+		u.kept, err = identity.OpenKeys(u.life, u.store, &identity.KeysOptions{
+			Algorithm: c.Users.SigningAlgorithm, Every: c.Users.KeyRotation, Logger: u.node.log.With("room", "identity"),
+		}, secrets(c)...)
+		if err != nil {
+			return nil, err
+		}
+		return u.kept.Current(), nil
+	}
+	if c.Users.SigningAlgorithm == identity.ES256 { // which alone can be derived
 		for _, secret := range lastingSecrets(c) {
 			k, err := identity.DeriveKey(secret)
 			if err != nil {
@@ -99,9 +118,17 @@ func (u *users) keys(c *config.Config) (keys []identity.Key, err error) {
 	return []identity.Key{own}, err
 }
 
+// secrets returns the access keys in force, to which what the store keeps is bound.
+func secrets(c *config.Config) (all [][]byte) {
+	for _, k := range c.Keys() {
+		all = append(all, []byte(k.Reveal()))
+	}
+	return all
+}
+
 // newUserKey makes a key at random.
 func newUserKey(algorithm string) (identity.Key, error) {
-	if algorithm == "RS256" {
+	if algorithm == identity.RS256 {
 		private, err := rsa.GenerateKey(rand.Reader, 2048)
 		if err != nil {
 			return identity.Key{}, err
@@ -115,7 +142,8 @@ func newUserKey(algorithm string) (identity.Key, error) {
 	return identity.NewKey(private)
 }
 
-// watch closes the connections of users whose tokens end, until close.
+// watch closes the connections of users whose tokens end, and has keys give way to
+// each other, until close.
 func (u *users) watch() error {
 	ended, err := u.Ended(u.life)
 	if err != nil {
@@ -128,6 +156,13 @@ func (u *users) watch() error {
 			}
 		}
 	})
+	if u.kept != nil {
+		u.running.Go(func() { // ends with life
+			if err := u.kept.Follow(u.life, u.Users); err != nil {
+				u.node.log.Error("the keys of user access tokens stay as they are", "error", err)
+			}
+		})
+	}
 	return nil
 }
 
@@ -144,7 +179,6 @@ func (u *users) disconnect(id engine.UserID) {
 // close ends what is under way and lets go of the store.
 func (u *users) close() error {
 	u.end()
-	err := u.store.Close()
 	u.running.Wait()
-	return err
+	return u.store.Close()
 }

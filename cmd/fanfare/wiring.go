@@ -18,7 +18,6 @@ import (
 	"github.com/fanfare/fanfare/authn"
 	"github.com/fanfare/fanfare/authn/accesskey"
 	"github.com/fanfare/fanfare/authn/clientcert"
-	"github.com/fanfare/fanfare/authn/entra"
 	"github.com/fanfare/fanfare/authn/identity"
 	"github.com/fanfare/fanfare/authn/issuer"
 	"github.com/fanfare/fanfare/authn/token"
@@ -62,7 +61,7 @@ type settled struct {
 	config   *config.Config
 	identity *serviceIdentity
 	clients  clients
-	servers  *entra.Servers // nil while no issuer is set
+	schemes  *schemes // nil while no issuer is set
 	trusts   trusts
 }
 
@@ -159,7 +158,7 @@ func (n *node) use(c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	servers, err := n.directory.use(c)
+	schemes, err := n.directory.use(c)
 	if err != nil {
 		return err
 	}
@@ -175,7 +174,7 @@ func (n *node) use(c *config.Config) error {
 	n.ring.Set(keys[0], keys[1])
 	n.ring.SetLocalAuth(!c.DisableLocalAuth)
 	n.level.Set(c.Log.Level)
-	n.settings.Store(&settled{c, id, made, servers, trusted})
+	n.settings.Store(&settled{c, id, made, schemes, trusted})
 	return nil
 }
 
@@ -206,12 +205,12 @@ func (n *node) hang(c *config.Config) {
 	behind := proxies(c.TrustedProxies)
 
 	var servers []authn.Authorizer
-	if s := n.settings.Load().servers; s != nil {
-		servers = append(servers, s) // knows its tokens by how they are signed
+	if s := n.settings.Load().schemes; s != nil {
+		servers = append(servers, s.servers) // knows its tokens by how they are signed
 	}
 	servers = append(servers, accesskey.NewServers(n.ring, n.hosts))
 	inward := rest.NewHandler(n.engine, authn.Servers(servers...), &rest.Options{
-		Fallback:       n.discovery(health(n.ready)),
+		Fallback:       n.discovery(n.users.Discovery(health(n.ready))),
 		Tokens:         n.issuer,
 		PublicEndpoint: c.PublicEndpoint,
 		Origin:         forwardedOrigin,

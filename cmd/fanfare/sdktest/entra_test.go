@@ -49,10 +49,7 @@ func TestEntra(t *testing.T) {
 func startEntraNode(t *testing.T, hubs map[string]any) (n *node, authority string) {
 	t.Helper()
 	c := certificates(t)
-	issuer := exec.Command(need(t, "node"), filepath.Join("entra", "issuer.js"))
-	issuer.Env = append(os.Environ(), "NODE_PATH="+nodeModules(t, "entra"), "ENTRA_TENANT="+entraTenant,
-		"ENTRA_CERT_FILE="+c.certFile, "ENTRA_KEY_FILE="+c.keyFile)
-	authority = start(t, issuer).waitFor(t, listeningTLS)
+	authority = startIssuer(t, c)
 
 	n = &node{Key: randomKey(), CAFile: c.caFile}
 	p := serve(t, map[string]any{
@@ -72,4 +69,13 @@ func startEntraNode(t *testing.T, hubs map[string]any) (n *node, authority strin
 	n.Endpoint = p.waitFor(t, regexp.MustCompile(`Health +(https://[^/\s]+)/healthz`))
 	t.Logf("node: %s", n.Endpoint)
 	return n, authority
+}
+
+// startIssuer runs the authority: oauth2-mock-server in the place of Entra ID.
+func startIssuer(t *testing.T, c certs) (authority string) {
+	t.Helper()
+	issuer := exec.Command(need(t, "node"), filepath.Join("entra", "issuer.js"))
+	issuer.Env = append(os.Environ(), "NODE_PATH="+nodeModules(t, "entra"), "ENTRA_TENANT="+entraTenant,
+		"ENTRA_CERT_FILE="+c.certFile, "ENTRA_KEY_FILE="+c.keyFile)
+	return start(t, issuer).waitFor(t, listeningTLS)
 }

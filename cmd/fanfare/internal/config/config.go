@@ -81,20 +81,20 @@ type Entra struct {
 	Audiences       []string         `key:"audiences" doc:"what tokens must be for, one of these letter by letter; default: https://webpubsub.azure.com"`
 	KeepKeys        time.Duration    `key:"keepKeys" doc:"how long the issuer's keys stay in use while it is out of reach, 1m to 720h"`
 	RoleAssignments []RoleAssignment `key:"roleAssignments" doc:"who may do what in which hub"`
-	RoleDefinitions []RoleDefinition `key:"roleDefinitions" doc:"roles beside Azure's own two"`
+	RoleDefinitions []RoleDefinition `key:"roleDefinitions" doc:"roles beside Azure's own"`
 }
 
 // RoleAssignment gives a role to a principal.
 type RoleAssignment struct {
 	PrincipalID string `key:"principalId" doc:"an object id, an application id, a group id or an app role"`
-	Role        string `key:"role" doc:"Web PubSub Service Owner, Web PubSub Service Reader, or one of roleDefinitions"`
-	Hub         string `key:"hub" doc:"the hub in which it counts; \"*\" means every one"`
+	Role        string `key:"role" doc:"Web PubSub Service Owner, Web PubSub Service Reader, Communication and Email Service Owner (of users), or one of roleDefinitions"`
+	Hub         string `key:"hub" doc:"the hub in which it counts; \"*\" means every one, and is needed for users, who are of none"`
 }
 
 // RoleDefinition is a role of one's own.
 type RoleDefinition struct {
 	Name        string   `key:"name" doc:"what roleAssignments call it"`
-	DataActions []string `key:"dataActions" doc:"data actions of Microsoft.SignalRService/WebPubSub/, such as hub/send/action; * stands for anything"`
+	DataActions []string `key:"dataActions" doc:"data actions of Microsoft.SignalRService/WebPubSub/, such as hub/send/action, or on users of Microsoft.Communication/CommunicationServices/, such as identity/write; * stands for anything"`
 }
 
 // Enabled reports whether there is an issuer whose tokens are accepted.

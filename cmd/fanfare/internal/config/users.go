@@ -41,7 +41,7 @@ type Scope struct {
 // Exchange is about tokens of Microsoft Entra ID's users that are exchanged for
 // user access tokens.
 type Exchange struct {
-	Audiences []string `key:"audiences" doc:"what such tokens must be for; default: https://auth.msft.communication.azure.com and https://communication.azure.com"`
+	Audiences []string `key:"audiences" doc:"what such tokens must be for; default: https://auth.msft.communication.azure.com, https://communication.azure.com/clients and https://communication.azure.com"`
 }
 
 // RateLimits bound the requests about users, of all callers together.
@@ -126,6 +126,12 @@ func (d *decoder) users(c *Config) {
 	} {
 		if bound.got < 0 || bound.got > 1<<30 {
 			d.bad("users.rateLimits."+bound.key, "found %d; expected 0 to %d", bound.got, 1<<30)
+		}
+	}
+	for path, unused := range map[string]string{"users.audiences": "entra.tenantId", "users.exchange.audiences": "entra.tenantId", "users.keyRotation": "store.dir"} {
+		at, ok := d.places[path]
+		if ok && (unused == "store.dir" && c.Store.Dir == "" || unused == "entra.tenantId" && !c.Entra.Enabled()) {
+			d.warn(at, path, "not used while %s is not set", unused)
 		}
 	}
 	u.Scopes.each(func(key string, of *Scope) { d.scope(of, join("users.scopes", key)) })

@@ -20,7 +20,8 @@ async function main() {
     service = new OAuth2Service(issuer);
     service.on('beforeTokenSigning', ({ payload }, { body }) => {
       Object.assign(payload, {
-        aud: new URL(body.scope.split(' ').find((s) => s.startsWith('https:'))).origin, // the resource whose /.default was asked for
+        // The resource whose /.default was asked for; one that ends in a slash keeps it.
+        aud: body.scope.split(' ').find((s) => s.startsWith('https:')).replace(/\/\.default$/, ''),
         azp: body.client_id, oid: body.client_id, sub: body.client_id, tid: tenant, idtyp: 'app', ver: '2.0',
       });
     });
