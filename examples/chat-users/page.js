@@ -28,17 +28,18 @@ async function ask(method, path, body) {
   }
   const said = answer.status === 204 ? {} : await answer.json();
   if (answer.ok) return said;
-  if (answer.status === 401 && me) leave(said.error);
+  if (answer.status === 401 && me && (!parting || method === 'DELETE')) leave(said.error);
   throw new Error(said.error);
 }
 
-let parting; // what the person has asked for, and is told when it is done
+// parting is whether somebody has asked to leave. The connection may end before the answer
+// to that is here, but only the answer tells how it went.
+let parting = false;
 
 // leave starts the page over, which ends the connection and forgets the token and all that
-// was said. The state of the history is what stays, and holds why. The end of a connection
-// may be here before the answer to who asked for it.
+// was said. The state of the history is what stays, and holds why.
 function leave(why) {
-  history.replaceState(parting ?? why, '');
+  history.replaceState(why, '');
   location.reload();
 }
 
@@ -206,12 +207,12 @@ get('say').onsubmit = async (e) => {
 for (const button of document.querySelectorAll('[data-path]')) {
   button.onclick = async () => {
     if (button.dataset.sure && !confirm(button.dataset.sure)) return;
-    parting = button.dataset.done;
+    parting = true;
     try {
       await ask('DELETE', button.dataset.path);
-      leave(parting);
+      leave(button.dataset.done);
     } catch (err) {
-      parting = undefined;
+      parting = false;
       complain(err.message);
     }
   };

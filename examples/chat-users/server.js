@@ -141,6 +141,7 @@ app.use((err, req, res, _) => { // four parameters make it the handler of errors
   res.status(ours ? err.status : 502).json({ error: ours ? err.message : 'The chat is out of reach. Try again.' });
 });
 
-const server = app.listen(process.env.PORT ?? 3000, '127.0.0.1', () => {
+const server = app.listen(process.env.PORT ?? 3000, '127.0.0.1', (err) => {
+  if (err) throw err;
   console.log(`listening on http://127.0.0.1:${server.address().port}`);
 });
