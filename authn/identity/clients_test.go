@@ -50,6 +50,56 @@ func TestClients(t *testing.T) {
 	}
 }
 
+// A client whose token has been proven stands until its tokens are revoked or it is
+// deleted, also between its proof and its entry.
+func TestStanding(t *testing.T) {
+	s := newFrailStore()
+	u := newUsers(t, s)
+	clients := identity.NewClients(u, map[string]identity.Grant{identity.ScopeChat: {}})
+	enter := func(user engine.UserID) engine.Identity {
+		t.Helper()
+		id, err := clients.Authenticate(t.Context(), engine.Credentials{Hub: "chat", Token: issue(t, u, user)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	stands := func(id engine.Identity, rule string) {
+		t.Helper()
+		err := id.Standing(t.Context())
+		if rule == "" && err != nil || rule != "" && ruleOf(err) != rule {
+			t.Errorf("%v; want rule %q", err, rule)
+		}
+	}
+	ann, bo := create(t, u), named(t, u, "bo")
+	anns, bos := enter(ann), enter(bo)
+	stands(anns, "")
+	stands(bos, "")
+	other := newUsers(t, s) // another node
+	if err := other.Revoke(t.Context(), ann); err != nil {
+		t.Fatal(err)
+	}
+	stands(anns, "user.revoked")
+	stands(bos, "")
+	stands(enter(ann), "") // with a token issued since
+	if err := other.Delete(t.Context(), bo); err != nil {
+		t.Fatal(err)
+	}
+	stands(bos, "user.deleted")
+	if again := named(t, u, "bo"); again == bo {
+		t.Errorf("%s is back", bo)
+	}
+	stands(bos, "user.deleted")
+
+	third := enter(ann)
+	s.fail(true)
+	if err := third.Standing(t.Context()); ruleOf(err) != "user.store" || engine.CodeOf(err) != engine.CodeUnavailable {
+		t.Error(err)
+	}
+	s.fail(false)
+	stands(third, "")
+}
+
 // In a chain each kind of token finds its scheme, whatever the order of the two.
 func TestChain(t *testing.T) {
 	u := newUsers(t, identity.NewMemoryStore())

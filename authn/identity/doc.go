@@ -4,6 +4,7 @@
 //   - [Users] creates and deletes users, issues tokens to them, revokes and proves
 //     those tokens, and publishes the keys to prove them by.
 //   - [Key] signs tokens. It is derived from a secret, or given.
+//   - [Keys] keeps keys in the store and has them give way to each other in time.
 //   - [Clients] proves clients by such tokens: a scheme for authn's chains.
 //   - [Store] is where users are kept: [MemoryStore], or package filestore.
 //
@@ -19,7 +20,14 @@
 // UUID of version 7, which is also why users that were created together lie
 // together in an ordered store.
 //
-// What a call has acknowledged is in force at once wherever the store is the same.
+// A user may be made for a name ([Users.Named]). The name's record leads to the user,
+// and the user's bears a hash of the name. An assignment ([Users.Assign]) is a record of
+// its own, which no user has to do with.
+//
+// What a call has acknowledged is in force at once wherever the store is the same. A
+// process may be killed at any point. What it had not acknowledged is done or not; and
+// there may be left a user whose id nobody has been told, or the record of a name that
+// leads to nobody, until that name is asked for again.
 //
 // # Tokens
 //
@@ -47,6 +55,11 @@
 // what a key that is left out has signed counts no more. To turn to another key
 // without ending tokens, add it behind the present one, put it first when readers
 // have had 5 minutes to see it, and leave the old one out after a day, when its last
-// token has expired. To end all tokens, leave it out at once, which is what the
-// regeneration of the access key that it is derived from does.
+// token has expired: [Keys] does that. To end all tokens, leave it out at once, which is
+// what the regeneration of the access key does that it is derived from or bound to.
+//
+// The store has 16 places for the keys of [Keys], one record each. The next key goes
+// into the place behind the newest, if that is still free: so several nodes agree, and
+// whatever point a process is killed at, a key is there entirely or not at all. Private
+// halves are in the store as they are; who can read it can sign.
 package identity

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -81,11 +82,13 @@ type Keys struct {
 	asking chan struct{} // of room for one: held while asking the store, before mu
 	again  chan struct{} // of room for one: Follow is to look again
 
-	mu     sync.Mutex // guards the rest
-	ring   ring
-	stored []storedKey // as they were read last
-	inUse  []storedKey // the signer first, then the newest
-	users  *Users      // who follow; nil until they do
+	mu       sync.Mutex // guards the rest
+	ring     ring
+	sweeping bool        // keys bound to foreign access keys are to be removed
+	renewing bool        // the newest key, once it signs, gets a successor if it is outdated
+	stored   []storedKey // as they were read last
+	inUse    []storedKey // the signer first, then the newest
+	users    *Users      // who follow; nil until they do
 
 	made, removed, failures atomic.Int64
 }
@@ -99,7 +102,7 @@ func OpenKeys(ctx context.Context, store Store, o *KeysOptions, secrets ...[]byt
 	}
 	k := &Keys{
 		store: store, algorithm: cmp.Or(o.Algorithm, ES256), every: cmp.Or(o.Every, DefaultEvery), log: o.Logger,
-		asking: make(chan struct{}, 1), again: make(chan struct{}, 1),
+		asking: make(chan struct{}, 1), again: make(chan struct{}, 1), sweeping: true, renewing: true,
 	}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
@@ -114,7 +117,7 @@ func OpenKeys(ctx context.Context, store Store, o *KeysOptions, secrets ...[]byt
 	if k.ring, err = newRing(secrets); err != nil {
 		return nil, err
 	}
-	if _, err := k.settle(ctx, true); err != nil {
+	if _, err := k.settle(ctx); err != nil {
 		return nil, err
 	}
 	return k, nil
@@ -138,10 +141,10 @@ func (k *Keys) Bind(ctx context.Context, secrets ...[]byte) error {
 		return err
 	}
 	k.mu.Lock()
-	k.ring = r
+	k.ring, k.sweeping, k.renewing = r, true, true
 	k.turn(time.Now())
 	k.mu.Unlock()
-	_, err = k.settle(ctx, true)
+	_, err = k.settle(ctx)
 	select {
 	case k.again <- struct{}{}:
 	default:
@@ -193,15 +196,15 @@ func (k *Keys) Follow(ctx context.Context, users *Users) error {
 func (k *Keys) attempt(ctx context.Context) (wake time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, respite)
 	defer cancel()
-	return k.settle(ctx, false)
+	return k.settle(ctx)
 }
 
 // settle reads the keys, makes the next one if it is time to, removes those that are
-// over, and returns when to look again. At a turning point, which is when keys are
-// opened or bound anew, those that are bound to foreign access keys are over too.
-// Nodes that have not yet turned may make such keys later; these are left to them, and
-// otherwise removed at the end of their time, lest two nodes remove each other's.
-func (k *Keys) settle(ctx context.Context, turning bool) (wake time.Time, err error) {
+// over, and returns when to look again. Once after the ring has changed, keys that are
+// bound to foreign access keys are over too. Nodes whose ring has not yet changed may
+// make such keys afterwards; these are left to them, and otherwise removed at the end
+// of their time, lest two nodes remove each other's for ever.
+func (k *Keys) settle(ctx context.Context) (wake time.Time, err error) {
 	select {
 	case k.asking <- struct{}{}:
 		defer func() { <-k.asking }()
@@ -216,11 +219,11 @@ func (k *Keys) settle(ctx context.Context, turning bool) (wake time.Time, err er
 		now := time.Now()
 		k.mu.Lock()
 		k.stored = stored
-		p := k.turn(now)
-		r := k.ring
+		p, r, sweeping, renewing := k.turn(now), k.ring, k.sweeping, k.renewing
 		k.mu.Unlock()
 
-		if !now.Before(p.due) || turning && !p.newest.signs.After(now) && k.outdated(p.newest, r) {
+		wanted := !now.Before(p.due) || renewing && p.signs() && k.outdated(p.newest, r)
+		if wanted && p.free >= 0 {
 			err := k.make(ctx, p, r, now)
 			if err == nil || errors.Is(err, ErrConflict) { // ours, or another node's
 				continue
@@ -228,13 +231,24 @@ func (k *Keys) settle(ctx context.Context, turning bool) (wake time.Time, err er
 			return time.Time{}, fmt.Errorf("identity: make a key: %w", err)
 		}
 		over := p.over
-		if turning {
+		if sweeping {
 			over = append(over, p.foreign...)
 		}
 		// Only now, so that whoever looks for the place of the next key finds the last.
 		if err := k.remove(ctx, over); err != nil {
 			return time.Time{}, err
 		}
+		switch {
+		case wanted && len(over) > 0:
+			continue // there are places again
+		case wanted:
+			return time.Time{}, fmt.Errorf("identity: make a key: all %d places in the store are taken", maxKeys)
+		}
+		k.mu.Lock()
+		if slices.Equal(k.ring.all, r.all) { // else it has changed meanwhile
+			k.sweeping, k.renewing = false, renewing && !p.signs() && k.outdated(p.newest, r)
+		}
+		k.mu.Unlock()
 		return p.wake, nil
 	}
 }
@@ -256,19 +270,9 @@ func (k *Keys) turn(now time.Time) plan {
 	return p
 }
 
-// make puts the next key into the place behind the newest, where all nodes look for
-// one, so that of several that make one the first wins.
+// make puts the next key into the first free place behind the newest, where all nodes
+// look for one, so that of several that make one the first wins.
 func (k *Keys) make(ctx context.Context, p plan, r ring, now time.Time) error {
-	place := -1
-	for n := range maxKeys {
-		if at := (p.last + 1 + n) % maxKeys; !p.taken[at] {
-			place = at
-			break
-		}
-	}
-	if place < 0 {
-		return fmt.Errorf("all %d places in the store are taken", maxKeys)
-	}
 	next, err := generate(k.algorithm)
 	if err != nil {
 		return err
@@ -284,7 +288,7 @@ func (k *Keys) make(ctx context.Context, p plan, r ring, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if _, err := k.store.Put(ctx, placeKey(place), value, 0); err != nil {
+	if _, err := k.store.Put(ctx, placeKey(p.free), value, 0); err != nil {
 		return err
 	}
 	k.made.Add(1)

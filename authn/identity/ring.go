@@ -50,19 +50,22 @@ type plan struct {
 	over    []storedKey // their time has passed
 	foreign []storedKey // they are bound to access keys that are not the service's
 
-	last  int           // the place of the newest of all; -1 if there is none
-	taken [maxKeys]bool // the places that are
+	free int // the first free place behind the newest of all; -1 if none is
 
 	due  time.Time // when the next one is to be made
 	wake time.Time // when the plan may be another
 }
 
+// signs reports whether the newest key signs.
+func (p plan) signs() bool { return p.inUse[0].place == p.newest.place }
+
 // plan looks at keys in the order in which they sign.
 func (r ring) plan(stored []storedKey, every time.Duration, now time.Time) plan {
-	p := plan{last: -1, due: now}
+	p := plan{free: -1, due: now}
+	last, taken := maxKeys-1, [maxKeys]bool{}
 	var mine []storedKey
 	for _, s := range stored {
-		p.last, p.taken[s.place] = s.place, true
+		last, taken[s.place] = s.place, true
 		switch {
 		case r.has(s.bound):
 			mine = append(mine, s)
@@ -70,6 +73,11 @@ func (r ring) plan(stored []storedKey, every time.Duration, now time.Time) plan 
 			p.over = append(p.over, s)
 		default:
 			p.foreign = append(p.foreign, s)
+		}
+	}
+	for n := maxKeys; n > 0; n-- {
+		if place := (last + n) % maxKeys; !taken[place] {
+			p.free = place
 		}
 	}
 	p.wake = now.Add(every) // or sooner

@@ -386,6 +386,7 @@ func TestEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	create(t, u)
+	named(t, u, "cy")
 	if err := other.Revoke(t.Context(), ann); err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 type bodyReader struct {
 	r     *http.Request
 	limit int
+	rule  string // that a larger one breaks
 
 	read  bool
 	bytes []byte
@@ -66,7 +67,7 @@ func (b *bodyReader) all() ([]byte, error) {
 
 // tooLarge begins with the service's own words.
 func (b *bodyReader) tooLarge() error {
-	return engine.Errorf(engine.CodeTooLarge, "limits.messageBytes",
+	return engine.Errorf(engine.CodeTooLarge, b.rule,
 		"Invalid Content-Length header. The body has more than the %d bytes that are allowed.", b.limit)
 }
 
@@ -114,9 +115,13 @@ func (b *bodyReader) utf8(p []byte, charset encoding.Encoding) ([]byte, error) {
 		}
 	}
 	if !utf8.Valid(p) {
-		return nil, engine.Errorf(engine.CodeInvalid, "rest.charset", "The body is not valid UTF-8.")
+		return nil, notUTF8()
 	}
 	return p, nil
+}
+
+func notUTF8() error {
+	return engine.Errorf(engine.CodeInvalid, "rest.charset", "The body is not valid UTF-8.")
 }
 
 func notJSON() error {

@@ -1,13 +1,19 @@
-// Package rest is the server door: the data plane of Azure Web PubSub, by which
-// application servers send messages, manage groups, close connections and mint
-// client tokens. [Handler] is an http.Handler for everything below /api/ and
-// hands all else to its fallback, so that embedding is one line:
+// Package rest is the server door, for application servers, in two handlers.
+//
+// [Handler] is the data plane of Azure Web PubSub, which sends messages, manages
+// groups, closes connections and mints client tokens. It answers everything below
+// /api/ and hands all else to its fallback, so that embedding is one line:
 //
 //	http.Handle("/", rest.NewHandler(eng, authorizer, &rest.Options{Fallback: mux}))
 //
 // The table in operations.go is the whole data plane: each of the 25 operations
 // of api-version 2024-12-01 with its method, path, permission, success status
 // and query parameters.
+//
+// [IdentityHandler] is the identity API of Azure Communication Services: users that
+// the service keeps, and their access tokens. The table in identity_operations.go is
+// all of it. What is said below about errors and versions is the data plane's; the
+// identity API's own is at the end.
 //
 // # Promises
 //
@@ -42,4 +48,26 @@
 //
 // The protocol is that of the "Azure Web PubSub data plane REST API reference"
 // and its OpenAPI description.
+//
+// # The identity API
+//
+// The order of judgement is: path and method, api-version, path parameters,
+// credentials and permission, the limit of requests, body. The body of a request for
+// a user is looked into earlier, since it says whether a token is asked for as well,
+// which takes a second permission and has a limit of its own. api-version is required.
+// An operation exists from the version on that brought it, and so do scopes and
+// members of bodies; a member that a version does not know is ignored.
+//
+// A body is read strictly: it is one JSON object, no member comes twice, and
+// nothing is converted. Ids of Entra ID are UUIDs, compared without regard to case.
+//
+// Who exchanges a token for the Teams extension is no server: its own token, proven
+// by [EntraUsers], is the credential, and must have been issued through a client
+// application that the user's assignment names.
+//
+// Errors have the shape {"error":{"code","message","target","innererror"}}.
+// innererror holds the name of the rule that refused, and what it saw and what
+// would pass, which is the message of all errors but 401.
+//
+// Limits are this process's own: nodes that serve one endpoint count each for itself.
 package rest

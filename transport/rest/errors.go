@@ -1,12 +1,8 @@
 package rest
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
 	"unicode/utf8"
@@ -47,9 +43,14 @@ const statusGone = 499
 
 // refusal is an error that HTTP has a word for and the engine has not.
 type refusal struct {
-	err    *engine.Error
-	status int
-	allow  string // the Allow header
+	err        *engine.Error
+	status     int
+	allow      string // the Allow header
+	retryAfter int    // the Retry-After header, in seconds
+
+	// Of the identity API: what it says in place of its code for the status, and of
+	// the error's message. Empty means these.
+	code, words string
 }
 
 func (e *refusal) Error() string { return e.err.Error() }
@@ -69,13 +70,19 @@ type innerError struct {
 	Code string `json:"code"`
 }
 
-// fail answers with err, writes the log's line and returns the status.
-func (c *call) fail(err error) int {
+// asError returns what of err a caller may be told.
+func asError(err error) *engine.Error {
 	var e *engine.Error
 	if !errors.As(err, &e) {
 		// Whatever it says was not written for strangers.
 		e = &engine.Error{Code: engine.CodeInternal, Rule: "rest.internal", Message: "The service failed to carry out the request.", Err: err}
 	}
+	return e
+}
+
+// fail answers with err, writes the log's line and returns the status.
+func (c *call) fail(err error) int {
+	e := asError(err)
 	table := statuses[engine.CodeInternal]
 	if int(e.Code) < len(statuses) {
 		table = statuses[e.Code]
@@ -90,7 +97,7 @@ func (c *call) fail(err error) int {
 		if r.allow != "" {
 			c.w.Header().Set("Allow", r.allow)
 		}
-	case errors.Is(err, context.Canceled) && c.r.Context().Err() != nil:
+	case c.gone(err):
 		status = statusGone
 	case e.Code == engine.CodeNotFound:
 		body.Code = c.op.missing
@@ -108,7 +115,7 @@ func (c *call) fail(err error) int {
 			body.Target = "Request"
 		}
 	case http.StatusUnauthorized:
-		c.w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token", error_description="`+quotable(description(e))+`"`)
+		c.w.Header().Set("WWW-Authenticate", bearerChallenge(e))
 	case http.StatusConflict:
 		body.Target = "Connection"
 	case http.StatusServiceUnavailable:
@@ -120,68 +127,16 @@ func (c *call) fail(err error) int {
 	if e.Rule != "" {
 		body.Inner = &innerError{e.Rule}
 	}
-	if f := c.h.opts.Observer.Refused; f != nil && (status == http.StatusUnauthorized || status == http.StatusForbidden) {
-		f(c.op.name, e.Rule)
-	}
-	c.log(status, e)
+	c.refused(status, e)
 	if body.Code != "" {
 		c.w.Header().Set("X-Ms-Error-Code", body.Code)
 	}
-	return c.writeJSON(status, body)
+	return c.reply(status, body)
 }
 
-// log writes the line about a refusal. A missing target is an answer, not a
-// refusal, and is worth a line only to those who look closely.
-func (c *call) log(status int, e *engine.Error) {
-	level := slog.LevelInfo
-	switch {
-	case status >= 500:
-		level = slog.LevelError
-	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		level = slog.LevelWarn
-	case status == http.StatusNotFound, status == statusGone:
-		level = slog.LevelDebug
-	}
-	ctx := c.r.Context()
-	if !c.h.opts.Logger.Enabled(ctx, level) {
-		return
-	}
-	attrs := []slog.Attr{
-		slog.Int("status", status), slog.String("rule", e.Rule), slog.String("message", e.Message),
-		slog.String("method", excerpt(c.r.Method)), slog.String("path", excerpt(c.path)), slog.String("remote", c.r.RemoteAddr),
-	}
-	if c.op != nil {
-		attrs = append(attrs, slog.String("operation", c.op.name))
-	}
-	if e.Detail != "" {
-		attrs = append(attrs, slog.String("detail", e.Detail))
-	}
-	if id := c.r.Header.Get("X-Ms-Client-Request-Id"); id != "" {
-		attrs = append(attrs, slog.String("clientRequestId", excerpt(id)))
-	}
-	if e.Err != nil {
-		attrs = append(attrs, slog.Any("error", e.Err))
-	}
-	c.h.opts.Logger.LogAttrs(ctx, level, "rest: request refused", attrs...)
-}
-
-// writeJSON answers with status and v as JSON. The reply to HEAD has no body,
-// and so nothing that would describe one.
-func (c *call) writeJSON(status int, v any) int {
-	if c.r.Method == http.MethodHead {
-		c.w.WriteHeader(status)
-		return status
-	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // links are for reading, too
-	if err := enc.Encode(v); err != nil {
-		panic(err) // our own types always encode
-	}
-	c.w.Header().Set("Content-Type", "application/json")
-	c.w.WriteHeader(status)
-	c.w.Write(bytes.TrimSuffix(b.Bytes(), []byte("\n"))) // a caller who is gone needs no answer
-	return status
+// bearerChallenge asks for another token, and says why (RFC 6750, section 3).
+func bearerChallenge(e *engine.Error) string {
+	return `Bearer error="invalid_token", error_description="` + quotable(description(e)) + `"`
 }
 
 // description says why credentials were refused, and by which rule.

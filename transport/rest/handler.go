@@ -6,8 +6,6 @@ import (
 	"crypto/sha256"
 	"log/slog"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"strings"
 	"time"
 
@@ -59,23 +57,13 @@ type Options struct {
 	Observer Observer
 }
 
-// Observer is told what happens. Any member may be nil. The functions may be
-// called concurrently and must not block.
-type Observer struct {
-	// Replied is called after each reply below /api/. operation is the name of
-	// the operation, or empty where the path or method has none.
-	Replied func(operation string, status int, took time.Duration)
-	// Refused is called when credentials did not hold or did not suffice, with
-	// the rule that said so.
-	Refused func(operation, rule string)
-}
-
 // Handler serves the data plane. It is safe for concurrent use.
 type Handler struct {
-	engine *engine.Engine
-	auth   Authorizer
-	opts   Options
-	pages  pager
+	door     door
+	engine   *engine.Engine
+	tokens   TokenIssuer
+	endpoint string // without a slash at its end; empty: what is addressed
+	pages    pager
 }
 
 var _ http.Handler = (*Handler)(nil)
@@ -86,37 +74,24 @@ func NewHandler(e *engine.Engine, auth Authorizer, o *Options) *Handler {
 	if e == nil || auth == nil {
 		panic("rest: NewHandler needs an engine and an authorizer")
 	}
-	h := &Handler{engine: e, auth: auth}
-	if o != nil {
-		h.opts = *o
+	if o == nil {
+		o = &Options{}
 	}
-	if h.opts.Fallback == nil {
-		h.opts.Fallback = http.NotFoundHandler()
+	h := &Handler{
+		door: door{
+			auth: auth, fallback: o.Fallback, origin: o.Origin, maxBody: o.MaxBody, tooLarge: "limits.messageBytes",
+			logger: o.Logger, observer: o.Observer,
+		},
+		engine: e, tokens: o.Tokens, endpoint: strings.TrimRight(o.PublicEndpoint, "/"),
 	}
-	h.opts.PublicEndpoint = strings.TrimRight(h.opts.PublicEndpoint, "/")
-	if h.opts.Origin == nil {
-		h.opts.Origin = origin
-	}
-	if h.opts.MaxBody <= 0 {
-		h.opts.MaxBody = e.Limits().MessageBytes
-	}
-	if h.opts.Logger == nil {
-		h.opts.Logger = slog.New(slog.DiscardHandler)
-	}
-	key := h.opts.PagingKey
+	h.door.setDefaults(e.Limits().MessageBytes)
+	key := o.PagingKey
 	if len(key) == 0 {
 		key = make([]byte, sha256.Size)
 		rand.Read(key) // never fails
 	}
 	h.pages = pager{key}
 	return h
-}
-
-func origin(r *http.Request) (scheme, host string) {
-	if r.TLS != nil {
-		return "https", r.Host
-	}
-	return "http", r.Host
 }
 
 // supportedVersions is shared by all replies, and never changed.
@@ -127,37 +102,27 @@ var supportedVersions = []string{strings.Join(apiVersions, ", ")}
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := sentPath(r.URL)
 	if path != "/api" && !strings.HasPrefix(path, "/api/") {
-		h.opts.Fallback.ServeHTTP(w, r)
+		h.door.fallback.ServeHTTP(w, r)
 		return
 	}
 	started := time.Now()
 	// The constant is in canonical form, so this is Header.Set without its slice.
 	w.Header()["Api-Supported-Versions"] = supportedVersions
 
-	c := &call{h: h, w: w, r: r, path: path}
-	reply, err := c.serve()
-	name, status := "", 0
-	if c.op != nil {
-		name, status = c.op.name, c.op.success
-	}
-	if err != nil {
+	c := &call{request: h.door.request(w, r, path), h: h}
+	var status int
+	if reply, err := c.serve(); err != nil {
 		status = c.fail(err)
-	} else if reply != nil {
-		status = c.writeJSON(status, reply)
 	} else {
-		w.WriteHeader(status)
+		status = c.reply(c.op.success, reply)
 	}
-	if f := h.opts.Observer.Replied; f != nil {
-		f(name, status, time.Since(started))
-	}
+	c.replied(status, started)
 }
 
 // call is one request on its way.
 type call struct {
-	h    *Handler
-	w    http.ResponseWriter
-	r    *http.Request
-	path string // as it was sent
+	request
+	h *Handler
 
 	// Set in this order by serve.
 	op         *operation
@@ -168,21 +133,19 @@ type call struct {
 	conn       engine.ConnID
 	permission engine.Permission
 	ttl        time.Duration
-
-	body bodyReader
 }
 
 // serve judges the request in the order that the package promises, and carries
 // it out. It returns what the reply holds besides the operation's own status.
 func (c *call) serve() (any, error) {
-	rt, values, err := match(c.path)
+	rt, values, err := routes.match(c.path)
 	if err != nil {
 		return nil, err
 	}
 	if c.op, err = rt.operation(c.r.Method); err != nil {
 		return nil, err
 	}
-	c.r.Pattern = c.op.path
+	c.operation, c.r.Pattern = c.op.name, c.op.path
 	if c.query, err = parseQuery(c.r.URL.RawQuery, c.op.params); err != nil {
 		return nil, err
 	}
@@ -198,9 +161,8 @@ func (c *call) serve() (any, error) {
 	}
 	c.ttl = time.Duration(seconds) * time.Second
 
-	c.body = bodyReader{r: c.r, limit: c.h.opts.MaxBody}
 	if c.op.action != "" {
-		if err := c.authorize(); err != nil {
+		if _, err := c.authorize(c.op.action, c.hubName); err != nil {
 			return nil, err
 		}
 	}
@@ -208,7 +170,7 @@ func (c *call) serve() (any, error) {
 }
 
 // parseNames reads the variable parts of the path.
-func (c *call) parseNames(rt *route, values []string) (err error) {
+func (c *call) parseNames(rt *route[operation], values []string) (err error) {
 	for i, name := range rt.params {
 		var v string
 		if v, err = decodeSegment(values[i]); err != nil {
@@ -233,20 +195,6 @@ func (c *call) parseNames(rt *route, values []string) (err error) {
 	return nil
 }
 
-// authorize asks who is calling, and whether they may.
-func (c *call) authorize() error {
-	scheme, host := c.h.opts.Origin(c.r)
-	remote, _ := netip.ParseAddrPort(c.r.RemoteAddr) // zero where it is not one
-	p, err := c.h.auth.Authorize(c.r.Context(), engine.ServerRequest{
-		Method: c.r.Method, Scheme: scheme, Host: host, Target: sentTarget(c.r),
-		Header: c.r.Header, BodyHash: c.body.hash, RemoteAddr: remote,
-	})
-	if err != nil {
-		return err
-	}
-	return p.May(c.op.action, c.hubName)
-}
-
 // hub returns the hub of the request. It is called only once the caller is
 // known to have a say in it, since it makes hubs.
 func (c *call) hub() *engine.Hub { return c.h.engine.Hub(c.hubName) }
@@ -254,10 +202,10 @@ func (c *call) hub() *engine.Hub { return c.h.engine.Hub(c.hubName) }
 // endpoint returns the URL under which the caller knows this service, without
 // a slash at its end.
 func (c *call) endpoint() string {
-	if c.h.opts.PublicEndpoint != "" {
-		return c.h.opts.PublicEndpoint
+	if c.h.endpoint != "" {
+		return c.h.endpoint
 	}
-	scheme, host := c.h.opts.Origin(c.r)
+	scheme, host := c.door.origin(c.r)
 	// Whatever a handler in front has cut off (http.StripPrefix) belongs to it.
 	sent, _, _ := strings.Cut(sentTarget(c.r), "?")
 	base, ok := strings.CutSuffix(sent, c.path)
@@ -265,15 +213,4 @@ func (c *call) endpoint() string {
 		base = ""
 	}
 	return scheme + "://" + host + base
-}
-
-// sentTarget returns the path and query as they were sent.
-func sentTarget(r *http.Request) string {
-	if strings.HasPrefix(r.RequestURI, "/") {
-		return r.RequestURI
-	}
-	if u, err := url.ParseRequestURI(r.RequestURI); err == nil { // the absolute form
-		return u.RequestURI()
-	}
-	return r.URL.RequestURI()
 }

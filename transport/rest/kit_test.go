@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,11 +18,17 @@ import (
 )
 
 // authorizer lets in who says so: "Bearer owner" may do everything, "Bearer
-// reader" only read, "Bearer key" all but mint tokens, and others nothing.
-type authorizer struct{ seen engine.ServerRequest }
+// reader" only read, "Bearer writer" only write, "Bearer key" all but mint tokens,
+// and others nothing.
+type authorizer struct {
+	mu   sync.Mutex
+	seen engine.ServerRequest
+}
 
 func (a *authorizer) Authorize(_ context.Context, r engine.ServerRequest) (engine.Principal, error) {
+	a.mu.Lock()
 	a.seen = r
+	a.mu.Unlock()
 	switch http.Header(r.Header).Get("Authorization") {
 	case "Bearer owner":
 		return engine.Principal{ID: "owner"}, nil
@@ -31,6 +38,13 @@ func (a *authorizer) Authorize(_ context.Context, r engine.ServerRequest) (engin
 				return nil
 			}
 			return engine.Errorf(engine.CodeForbidden, "role", "The reader may not.")
+		}}, nil
+	case "Bearer writer":
+		return engine.Principal{ID: "writer", Allow: func(action engine.Action, _ engine.HubName) error {
+			if strings.HasSuffix(string(action), "/write") {
+				return nil
+			}
+			return engine.Errorf(engine.CodeForbidden, "role", "The writer may not.")
 		}}, nil
 	case "Bearer key":
 		return engine.Principal{ID: "key", Allow: func(action engine.Action, _ engine.HubName) error {

@@ -4,21 +4,29 @@ import (
 	"encoding/json"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
 
-// The table of operations is what the service's OpenAPI description says:
-// operations, query parameters, success statuses.
-func TestOperationsAreThoseOfTheDescription(t *testing.T) {
-	const path = "../../../shared/spec/openapi/webpubsub-2024-12-01.json"
-	text, err := os.ReadFile(path)
+// readDescription reads one of the service's OpenAPI descriptions.
+func readDescription(t *testing.T, name string, doc any) {
+	t.Helper()
+	text, err := os.ReadFile("../../../shared/spec/openapi/" + name)
 	if err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatal(err)
 		}
 		t.Skip("the OpenAPI description is not here: ", err)
 	}
+	if err := json.Unmarshal(text, doc); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The table of operations is what the service's OpenAPI description says:
+// operations, query parameters, success statuses.
+func TestOperationsAreThoseOfTheDescription(t *testing.T) {
 	var doc struct {
 		Paths map[string]map[string]struct {
 			OperationID string
@@ -30,9 +38,7 @@ func TestOperationsAreThoseOfTheDescription(t *testing.T) {
 		}
 		Parameters map[string]struct{ Name, In string }
 	}
-	if err := json.Unmarshal(text, &doc); err != nil {
-		t.Fatal(err)
-	}
+	readDescription(t, "webpubsub-2024-12-01.json", &doc)
 	described := 0
 	for path, methods := range doc.Paths {
 		for method, d := range methods {
@@ -90,6 +96,79 @@ func TestOperationsAreThoseOfTheDescription(t *testing.T) {
 	}
 }
 
+// So are the operations, scopes and bounds of the identity API.
+func TestIdentityOperationsAreThoseOfTheDescription(t *testing.T) {
+	type property struct{ Minimum, Maximum, Default int }
+	var doc struct {
+		Info  struct{ Version string }
+		Paths map[string]map[string]struct {
+			OperationID string
+			Parameters  []struct{ Name, In string }
+			Responses   map[string]any
+		}
+		Definitions map[string]struct {
+			Enum       []string
+			Properties map[string]property
+		}
+	}
+	readDescription(t, "communication-identity.json", &doc)
+	if latest := identityVersions[len(identityVersions)-1]; doc.Info.Version != latest {
+		t.Errorf("the latest version is %s, described as %s", latest, doc.Info.Version)
+	}
+	described := 0
+	for path, methods := range doc.Paths {
+		for method, d := range methods {
+			described++
+			i := slices.IndexFunc(identityOperations, func(op identityOperation) bool {
+				return op.path == path && strings.EqualFold(op.method, method)
+			})
+			if i < 0 {
+				t.Errorf("%s %s is missing", strings.ToUpper(method), path)
+				continue
+			}
+			op := identityOperations[i]
+			if name := strings.Replace(d.OperationID, "Operations_", "_", 1); name != op.name {
+				t.Errorf("%s %s is called %s, not %s", op.method, path, op.name, name)
+			}
+			if _, ok := d.Responses[strconv.Itoa(op.success)]; !ok {
+				t.Errorf("%s: success is %d, described as %v", op.name, op.success, d.Responses)
+			}
+			var want []string
+			for _, p := range d.Parameters {
+				if p.In == "path" {
+					want = append(want, p.Name)
+				} else if p.In == "query" {
+					t.Errorf("%s takes the query parameter %s", op.name, p.Name)
+				}
+			}
+			rt, _, err := identityRoutes.match(path)
+			if err != nil || !slices.Equal(rt.params, want) {
+				t.Errorf("%s has the names %q, described as %q (%v)", op.name, rt.params, want, err)
+			}
+		}
+	}
+	if described != 9 || len(identityOperations) != described {
+		t.Errorf("%d operations are described, %d are here; both should be 9", described, len(identityOperations))
+	}
+	var scopes []string
+	for _, s := range tokenScopes {
+		scopes = append(scopes, s.name)
+	}
+	if want := doc.Definitions["CommunicationIdentityTokenScope"].Enum; !slices.Equal(scopes, want) {
+		t.Errorf("the scopes are %q, described as %q", scopes, want)
+	}
+	for _, want := range doc.Definitions["TeamsExtensionPrincipalType"].Enum {
+		if got := principalTypes[want]; got != want {
+			t.Errorf("the type of principal %s is %q", want, got)
+		}
+	}
+	for _, request := range []string{"CommunicationIdentityCreateRequest", "CommunicationIdentityAccessTokenRequest"} {
+		if p := doc.Definitions[request].Properties["expiresInMinutes"]; p != (property{minLifetime, maxLifetime, maxLifetime}) {
+			t.Errorf("a token's life in minutes is described as %+v", p)
+		}
+	}
+}
+
 // Path segments are decoded once, but for %2F; nothing is cleaned.
 func TestMatch(t *testing.T) {
 	for _, tt := range []struct{ path, want string }{
@@ -114,7 +193,7 @@ func TestMatch(t *testing.T) {
 		{"/api/hubs/chat/groups/a/connections/b/c/d/e/f/g", "none"},
 	} {
 		got := "none"
-		if rt, values, err := match(tt.path); err == nil {
+		if rt, values, err := routes.match(tt.path); err == nil {
 			got = rt.ops[0].path + " "
 			for i, v := range values {
 				if i > 0 {
@@ -143,7 +222,7 @@ func FuzzMatch(f *testing.F) {
 		if !strings.HasPrefix(path, "/") {
 			return
 		}
-		_, values, err := match(path)
+		_, values, err := routes.match(path)
 		if err != nil {
 			return
 		}

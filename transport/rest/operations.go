@@ -428,14 +428,14 @@ func generateToken(c *call) (any, error) {
 		}
 		id.Groups = append(id.Groups, g)
 	}
-	if c.h.opts.Tokens == nil {
+	if c.h.tokens == nil {
 		return nil, engine.Errorf(engine.CodeUnsupported, "rest.tokens", "This node issues no client access tokens.")
 	}
 	lifetime := time.Duration(math.MaxInt64)
 	if most := int64(math.MaxInt64 / time.Minute); int64(minutes) <= most {
 		lifetime = time.Duration(minutes) * time.Minute
 	}
-	token, err := c.h.opts.Tokens.IssueClientToken(c.r.Context(), id, c.endpoint()+path+url.PathEscape(string(c.hubName)), lifetime)
+	token, err := c.h.tokens.IssueClientToken(c.r.Context(), id, c.endpoint()+path+url.PathEscape(string(c.hubName)), lifetime)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package rest
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/fanfare/fanfare/engine"
@@ -11,39 +12,43 @@ import (
 // maxSegments is how many segments the longest path of an operation has.
 const maxSegments = 7
 
+// router finds operations by their paths and methods.
+type router[O any] struct {
+	api    string // what they are, in words
+	routes []*route[O]
+}
+
 // route is one path and the operations on it.
-type route struct {
+type route[O any] struct {
 	segments []string // literal text; empty for a parameter
 	params   []string // the parameters' names, in order
-	ops      []*operation
-	allow    string // the methods, for the Allow header
+	ops      []*O
+	methods  []string // those of ops
 }
 
 // routes are made from the table of operations.
-var routes = buildRoutes(operations)
+var routes = newRouter("data plane", operations, func(op *operation) (method, path string) { return op.method, op.path })
 
-func buildRoutes(ops []operation) []*route {
-	var all []*route
-	byPath := map[string]*route{}
-	for i := range ops {
-		op := &ops[i]
-		rt := byPath[op.path]
+// newRouter returns the router of a table; where tells the method and path of one of its rows.
+func newRouter[O any](api string, table []O, where func(*O) (method, path string)) *router[O] {
+	all := &router[O]{api: api}
+	byPath := map[string]*route[O]{}
+	for i := range table {
+		method, path := where(&table[i])
+		rt := byPath[path]
 		if rt == nil {
-			rt = &route{}
-			for _, s := range strings.Split(op.path[1:], "/") {
+			rt = &route[O]{}
+			for _, s := range strings.Split(path[1:], "/") {
 				if name, ok := strings.CutPrefix(s, "{"); ok {
 					rt.params = append(rt.params, strings.TrimSuffix(name, "}"))
 					s = ""
 				}
 				rt.segments = append(rt.segments, s)
 			}
-			byPath[op.path] = rt
-			all = append(all, rt)
-		} else {
-			rt.allow += ", "
+			byPath[path] = rt
+			all.routes = append(all.routes, rt)
 		}
-		rt.ops = append(rt.ops, op)
-		rt.allow += op.method
+		rt.ops, rt.methods = append(rt.ops, &table[i]), append(rt.methods, method)
 	}
 	return all
 }
@@ -63,16 +68,16 @@ func sentPath(u *url.URL) string {
 
 // match finds the route of a path that begins with a slash, and the parts of
 // the path that stand for its parameters, still escaped.
-func match(path string) (*route, []string, error) {
+func (r *router[O]) match(path string) (*route[O], []string, error) {
 	var segments [maxSegments]string
 	n := 0
 	for rest, more := path[1:], true; more; n++ {
 		if n == maxSegments {
-			return nil, nil, notFoundPath(path)
+			return nil, nil, r.unknown(path)
 		}
 		segments[n], rest, more = strings.Cut(rest, "/")
 	}
-	for _, rt := range routes {
+	for _, rt := range r.routes {
 		if len(rt.segments) == n && rt.matches(segments[:n]) {
 			values := make([]string, 0, len(rt.params))
 			for i, s := range rt.segments {
@@ -83,10 +88,10 @@ func match(path string) (*route, []string, error) {
 			return rt, values, nil
 		}
 	}
-	return nil, nil, notFoundPath(path)
+	return nil, nil, r.unknown(path)
 }
 
-func (rt *route) matches(segments []string) bool {
+func (rt *route[O]) matches(segments []string) bool {
 	for i, want := range rt.segments {
 		if want == "" || segments[i] == want {
 			continue
@@ -99,24 +104,23 @@ func (rt *route) matches(segments []string) bool {
 }
 
 // operation returns what method does on this path.
-func (rt *route) operation(method string) (*operation, error) {
-	for _, op := range rt.ops {
-		if op.method == method {
-			return op, nil
-		}
+func (rt *route[O]) operation(method string) (*O, error) {
+	if i := slices.Index(rt.methods, method); i >= 0 {
+		return rt.ops[i], nil
 	}
+	allow := strings.Join(rt.methods, ", ")
 	return nil, &refusal{
-		status: http.StatusMethodNotAllowed, allow: rt.allow,
+		status: http.StatusMethodNotAllowed, allow: allow,
 		err: engine.Errorf(engine.CodeInvalid, "rest.method",
-			"This path does not know the method %s; it knows %s.", excerpt(method), rt.allow),
+			"This path does not know the method %s; it knows %s.", excerpt(method), allow),
 	}
 }
 
-func notFoundPath(path string) error {
+func (r *router[O]) unknown(path string) error {
 	return &refusal{
 		status: http.StatusNotFound,
 		err: engine.Errorf(engine.CodeNotFound, "rest.path",
-			"No operation of the data plane has the path %s.", excerpt(path)),
+			"No operation of the %s has the path %s.", r.api, excerpt(path)),
 	}
 }
 
