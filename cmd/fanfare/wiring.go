@@ -199,7 +199,7 @@ func (n *node) hub(name engine.HubName) *engine.HubOptions {
 }
 
 // hang puts the doors in their place, one behind the other: WebSocket clients,
-// application servers, health. Those that are built anew take over from the next
+// application servers, those that manage users, health. Those that are built anew take over from the next
 // request on; connections stay, since their lives hang on the engine.
 func (n *node) hang(c *config.Config) {
 	behind := proxies(c.TrustedProxies)
@@ -210,7 +210,7 @@ func (n *node) hang(c *config.Config) {
 	}
 	servers = append(servers, accesskey.NewServers(n.ring, n.hosts))
 	inward := rest.NewHandler(n.engine, authn.Servers(servers...), &rest.Options{
-		Fallback:       n.discovery(n.users.Discovery(health(n.ready))),
+		Fallback:       n.identities(c, n.discovery(n.users.Discovery(health(n.ready)))),
 		Tokens:         n.issuer,
 		PublicEndpoint: c.PublicEndpoint,
 		Origin:         forwardedOrigin,
@@ -240,6 +240,23 @@ func (n *node) hang(c *config.Config) {
 
 	doors := n.tracing.door(outer)
 	n.doors.Store(&doors)
+}
+
+// identities returns the door of servers that manage users.
+func (n *node) identities(c *config.Config, fallback http.Handler) http.Handler {
+	o := &rest.IdentityOptions{
+		Fallback: fallback,
+		Origin:   forwardedOrigin,
+		Limits:   c.Users.RateLimits.Limits(),
+		Logger:   n.log.With("room", "rest"),
+		Observer: n.metrics.rest(),
+	}
+	var servers []authn.Authorizer
+	if s := n.settings.Load().schemes; s != nil {
+		servers, o.EntraUsers = append(servers, s.managers), s.users
+	}
+	servers = append(servers, accesskey.NewSigned(n.ring, &accesskey.SignedOptions{Skew: c.Users.ClockSkew}))
+	return rest.NewIdentityHandler(n.users, authn.Servers(servers...), o)
 }
 
 // ServeHTTP hands a request to the doors as they are now.

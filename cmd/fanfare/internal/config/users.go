@@ -8,6 +8,7 @@ import (
 
 	"github.com/fanfare/fanfare/authn/identity"
 	"github.com/fanfare/fanfare/engine"
+	"github.com/fanfare/fanfare/transport/rest"
 )
 
 // Users is about the users that the service keeps, and their access tokens.
@@ -46,11 +47,25 @@ type Exchange struct {
 
 // RateLimits bound the requests about users, of all callers together.
 type RateLimits struct {
-	Create   int `key:"create" doc:"requests in 30 s that create users; 0: no limit"`
+	Create   int `key:"create" doc:"requests in 30 s that create users, and as many that create them with a token; 0: no limit"`
 	Issue    int `key:"issue" doc:"requests in 30 s that issue tokens; 0: no limit"`
 	Revoke   int `key:"revoke" doc:"requests in 30 s that revoke tokens; 0: no limit"`
 	Delete   int `key:"delete" doc:"requests in 30 s that delete users; 0: no limit"`
-	Exchange int `key:"exchange" doc:"requests in 30 s that exchange tokens; 0: no limit"`
+	Exchange int `key:"exchange" doc:"requests in 30 s of each kind that exchange tokens, or say who may; 0: no limit"`
+}
+
+// Limits returns the limits as the door knows them.
+func (r RateLimits) Limits() rest.IdentityLimits {
+	limit := func(n int) int {
+		if n == 0 {
+			return -1
+		}
+		return n
+	}
+	return rest.IdentityLimits{
+		Create: limit(r.Create), CreateWithToken: limit(r.Create), Issue: limit(r.Issue),
+		Delete: limit(r.Delete), Revoke: limit(r.Revoke), Exchange: limit(r.Exchange), Assign: limit(r.Exchange),
+	}
 }
 
 // Store is where the node keeps what outlives it.
