@@ -113,24 +113,30 @@ app.delete('/session', signedIn, (req, res) => {
   res.clearCookie('session', cookie).sendStatus(204);
 });
 
-// Everywhere: the node refuses the tokens that are out, and closes the connections made with them.
-app.delete('/sessions', signedIn, async (req, res) => {
-  const takeBack = sessions.endAll(req.account); // first, or there would be new tokens
+// leaveAll ends all sessions of an account, and then what the node has of its user. In that
+// order, or there would be new tokens meanwhile. If the node fails, whoever asked stays, to try again.
+async function leaveAll(req, atNode) {
+  const takeBack = sessions.endAll(req.account);
   try {
-    await identity.revokeTokens({ communicationUserId: req.account.userId }, inTime());
+    await atNode({ communicationUserId: req.account.userId }, inTime());
   } catch (err) {
-    takeBack(sessionId(req)); // to try again
+    takeBack(sessionId(req));
     throw err;
   }
+}
+
+// The node refuses the tokens that are out from now on, and closes the connections made with them.
+app.delete('/sessions', signedIn, async (req, res) => {
+  await leaveAll(req, (user, options) => identity.revokeTokens(user, options));
   res.clearCookie('session', cookie).sendStatus(204);
 });
 
 app.delete('/account', signedIn, async (req, res) => {
-  await identity.deleteUser({ communicationUserId: req.account.userId }, inTime()).catch((err) => {
-    if (err.statusCode !== 404) throw err; // the node does not know the user: deleted already
-  });
-  sessions.endAll(req.account);
+  await leaveAll(req, (user, options) => identity.deleteUser(user, options).catch((err) => {
+    if (err.statusCode !== 404) throw err; // else it is gone already
+  }));
   accounts.remove(req.account);
+  sessions.endAll(req.account); // of whoever has signed in meanwhile
   res.clearCookie('session', cookie).sendStatus(204);
 });
 

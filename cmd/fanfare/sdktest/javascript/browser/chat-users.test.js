@@ -5,7 +5,7 @@
 const assert = require('node:assert/strict');
 const { after, before, test } = require('node:test');
 const { open } = require('./browser');
-const { key, refused, service } = require('../fanfare');
+const { key, opened, refused, service } = require('../fanfare');
 
 const { CHAT_USERS_URL: url, CHAT_USERS_SCREENSHOT: screenshot } = process.env;
 const soon = { timeout: 10_000 };
@@ -44,8 +44,15 @@ async function enter(page, name, button = 'Sign in') {
   return page;
 }
 
-const state = (page, word) => page.getByRole('status').filter({ hasText: new RegExp(`^${word}$`) }).waitFor();
-const complains = (page, line) => page.getByRole('alert').filter({ hasText: new RegExp(`^${line}$`) }).waitFor();
+async function tells(page, role, pattern) {
+  try {
+    await page.getByRole(role).filter({ hasText: pattern }).waitFor();
+  } catch {
+    assert.fail(`waited for ${pattern}, the page tells ${JSON.stringify(await page.locator('[role=status], [role=alert]').allTextContents())}`);
+  }
+}
+const state = (page, word) => tells(page, 'status', new RegExp(`^${word}$`));
+const complains = (page, line) => tells(page, 'alert', new RegExp(`^${line}$`));
 const atDoor = (page) => page.locator('#door').waitFor();
 
 async function says(page, text) {
@@ -172,16 +179,39 @@ test('a deleted account is gone, and its connections and tokens with it', async 
   await complains(laptop, 'Name or password is wrong\\.');
 });
 
-test('only the page itself, signed in, gets anything from the service, and not too much', async () => {
-  const ask = (method, path, headers, body) => fetch(url + path, { method, headers: { 'Content-Type': 'application/json', ...headers }, body });
-  const account = JSON.stringify({ name: 'Hal', password: 'the password of Hal' });
-  const own = { Origin: url };
+// ask is a request to the service that no page makes.
+const ask = (method, path, headers, body) => fetch(url + path, { method, headers: { 'Content-Type': 'application/json', ...headers }, body });
+const own = { Origin: url };
 
-  const created = await ask('POST', '/accounts', own, account);
+// signUp creates an account and returns the header that signs it in.
+async function signUp(name) {
+  const created = await ask('POST', '/accounts', own, JSON.stringify({ name, password: `the password of ${name}` }));
   assert.equal(created.status, 200);
   const cookie = created.headers.get('set-cookie');
   assert.match(cookie, /^session=[\w-]{43};.*; HttpOnly; SameSite=Strict$/);
-  const signedIn = { Cookie: cookie.split(';')[0] };
+  return { Cookie: cookie.split(';')[0] };
+}
+
+test('a token opens one group of one hub', async (t) => {
+  const signedIn = await signUp('Ivy');
+  const { hub } = await (await ask('GET', '/session', signedIn)).json();
+  const { token, userId } = await (await ask('POST', '/token', { ...own, ...signedIn })).json();
+  const socket = await opened(t, `${hub}?access_token=${token}`, ['json.webpubsub.azure.v1']);
+  const answer = async () => JSON.parse(await socket.inbox.next());
+  assert.equal((await answer()).userId, userId);
+  let ackId = 0;
+  for (const [group, success, name] of [['lobby', true], ['attic', false, 'Forbidden']]) {
+    for (const type of ['joinGroup', 'sendToGroup']) {
+      socket.send(JSON.stringify({ type, group, ackId: ++ackId, dataType: 'text', data: 'hello', noEcho: true }));
+      const ack = await answer();
+      assert.deepEqual([ack.success, ack.error?.name], [success, name], `${type} ${group}`);
+    }
+  }
+  assert.equal(await refused(`${hub.replace('/chat', '/other')}?access_token=${token}`), 403);
+});
+
+test('only the page itself, signed in, gets anything from the service, and not too much', async () => {
+  const signedIn = await signUp('Hal');
   for (const request of [['GET', '/'], ['GET', '/page.js'], ['GET', '/session', signedIn], ['POST', '/token', { ...own, ...signedIn }]]) {
     const answer = await ask(...request);
     assert.equal(answer.status, 200, request[1]);
