@@ -48,7 +48,7 @@ func (u *Users) Assignment(ctx context.Context, tenant, object string) (principa
 }
 
 // Assign sets what [Users.Assignment] returns, and reports whether there was nothing
-// before. The client ids are 1 to 250 UUIDs; one that comes twice is kept once. An
+// before. The client ids are up to 250 UUIDs; one that comes twice is kept once. An
 // error may be of engine.CodeInvalid (assignment.id, assignment.principal,
 // assignment.clients).
 func (u *Users) Assign(ctx context.Context, tenant, object, principalType string, clientIDs []string) (created bool, err error) {
@@ -125,8 +125,8 @@ func encodeAssignment(principalType string, clientIDs []string) ([]byte, error) 
 	if kind < 0 {
 		return nil, invalid("assignment.principal", "principalType", "The type of the principal is %s: expected %s.", excerpt(principalType), strings.Join(principals, " or "))
 	}
-	if n := len(clientIDs); n == 0 || n > MaxClientIDs {
-		return nil, invalid("assignment.clients", "clientIds", "%d client ids were given: expected 1 to %d.", n, MaxClientIDs)
+	if n := len(clientIDs); n > MaxClientIDs {
+		return nil, invalid("assignment.clients", "clientIds", "%d client ids were given: expected up to %d.", n, MaxClientIDs)
 	}
 	value := []byte{assignmentFormat, byte(kind)}
 	seen := make(map[uuid.UUID]bool, len(clientIDs))
@@ -147,7 +147,7 @@ func encodeAssignment(principalType string, clientIDs []string) ([]byte, error) 
 // that is in no known format.
 func decodeAssignment(value []byte) (principalType string, clientIDs []string) {
 	const head = 2
-	if len(value) <= head || value[0] != assignmentFormat || int(value[1]) >= len(principals) || (len(value)-head)%len(uuid.UUID{}) != 0 {
+	if len(value) < head || value[0] != assignmentFormat || int(value[1]) >= len(principals) || (len(value)-head)%len(uuid.UUID{}) != 0 {
 		return "", nil
 	}
 	for id := range slices.Chunk(value[head:], len(uuid.UUID{})) {

@@ -53,6 +53,7 @@ func TestAssignments(t *testing.T) {
 	}{
 		{identity.PrincipalUser, most[:1], most[:1]},
 		{identity.PrincipalResourceAccount, most, most},
+		{identity.PrincipalUser, nil, nil},
 		{identity.PrincipalUser, []string{strings.ToUpper(most[3]), most[1], most[3]}, []string{most[3], most[1]}},
 	} {
 		if created, err := u.Assign(ctx, strings.ToUpper(tenant), object, c.principal, c.clients); err != nil || created != (i == 0) {
@@ -93,7 +94,6 @@ func TestAssignmentRefusals(t *testing.T) {
 		{"{" + tenant + "}", object, "user", one, "assignment.id"},
 		{tenant, object, "group", one, "assignment.principal"},
 		{tenant, object, "", one, "assignment.principal"},
-		{tenant, object, "user", nil, "assignment.clients"},
 		{tenant, object, "user", clientIDs(identity.MaxClientIDs + 1), "assignment.clients"},
 		{tenant, object, "user", []string{one[0], "x"}, "assignment.clients"},
 	} {

@@ -50,8 +50,8 @@ func TestClients(t *testing.T) {
 	}
 }
 
-// A client whose token has been proven stands until its tokens are revoked or it is
-// deleted, also between its proof and its entry.
+// A client whose token has been proven stands until its tokens are revoked, it is
+// deleted, or the key of the token is left out, also between its proof and its entry.
 func TestStanding(t *testing.T) {
 	s := newFrailStore()
 	u := newUsers(t, s)
@@ -98,6 +98,10 @@ func TestStanding(t *testing.T) {
 	}
 	s.fail(false)
 	stands(third, "")
+	if err := u.Use(derive(t, 2)); err != nil {
+		t.Fatal(err)
+	}
+	stands(third, "user.kid")
 }
 
 // In a chain each kind of token finds its scheme, whatever the order of the two.

@@ -451,7 +451,6 @@ func TestKeysOfFailingStore(t *testing.T) {
 		s := newFrailStore()
 		n := follow(t, s, nil, primary)
 		ann := named(t, n.Users, "ann")
-		text := issue(t, n.Users, ann)
 		one := signer(t, n.Users)
 
 		s.fail(true)
@@ -468,7 +467,7 @@ func TestKeysOfFailingStore(t *testing.T) {
 			t.Errorf("published are %v", got)
 		}
 
-		text = issue(t, n.Users, ann)
+		text := issue(t, n.Users, ann)
 		s.fail(true)
 		if err := n.keys.Bind(t.Context(), regenerated); !errors.Is(err, errBroken) {
 			t.Error(err)

@@ -26,11 +26,11 @@ func newRing(secrets [][]byte) (r ring, err error) {
 		if len(secret) == 0 {
 			continue
 		}
-		print, err := hkdf.Key(sha256.New, secret, nil, "fanfare: fingerprint that keys of user access tokens are bound to", sha256.Size)
+		sum, err := hkdf.Key(sha256.New, secret, nil, "fanfare: fingerprint that keys of user access tokens are bound to", sha256.Size)
 		if err != nil {
 			return ring{}, fmt.Errorf("identity: %w", err)
 		}
-		r.all = append(r.all, fingerprint(print))
+		r.all = append(r.all, fingerprint(sum))
 	}
 	if len(r.all) > 0 {
 		r.primary = r.all[0]

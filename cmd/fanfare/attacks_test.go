@@ -44,6 +44,7 @@ type attack struct {
 func TestAttack(t *testing.T) {
 	t.Run("server door", attackServers)
 	t.Run("client door", attackClients)
+	t.Run("users", attackUsers)
 	t.Run("issuer", attackIssuers)
 	t.Run("key rotation", attackOldKeys)
 	t.Run("client certificates", attackCertificates)

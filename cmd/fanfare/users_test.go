@@ -28,24 +28,43 @@ func keyOf(name string) string {
 // key, and returns the status and the reply.
 func asServer(t *testing.T, n *command, key, line, body string) (int, map[string]any) {
 	t.Helper()
+	status, text := asServerWith(t, n, key, line, body, nil)
+	var read map[string]any
+	if text != "" {
+		if err := json.Unmarshal([]byte(text), &read); err != nil {
+			t.Fatalf("%s: %d, %s: %v", line, status, text, err)
+		}
+	}
+	return status, read
+}
+
+// asServerWith is asServer with something done to the request once it is signed, at
+// a time.
+func asServerWith(t *testing.T, n *command, key, line, body string, change func(r *http.Request, at time.Time)) (int, string) {
+	t.Helper()
 	method, target, _ := strings.Cut(line, " ")
 	target += "?api-version=2023-10-01"
-	r, err := http.NewRequest(method, "http://"+n.address+target, strings.NewReader(body))
+	r, err := http.NewRequest(method, "http://"+n.address+target, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	setBody(r, body)
 	secret, err := base64.StdEncoding.DecodeString(key)
 	if err != nil {
 		t.Fatal(err)
 	}
+	at := time.Now().UTC()
 	sum := sha256.Sum256([]byte(body))
-	hash, date := base64.StdEncoding.EncodeToString(sum[:]), time.Now().UTC().Format(http.TimeFormat)
+	hash, date := base64.StdEncoding.EncodeToString(sum[:]), at.Format(http.TimeFormat)
 	h := hmac.New(sha256.New, secret)
 	fmt.Fprintf(h, "%s\n%s\n%s;%s;%s", method, target, date, n.address, hash)
 	r.Header.Set("x-ms-date", date)
 	r.Header.Set("x-ms-content-sha256", hash)
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Authorization", "HMAC-SHA256 SignedHeaders=x-ms-date;host;x-ms-content-sha256&Signature="+base64.StdEncoding.EncodeToString(h.Sum(nil)))
+	if change != nil {
+		change(r, at)
+	}
 	c := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	reply, err := c.Do(r)
 	if err != nil {
@@ -56,13 +75,11 @@ func asServer(t *testing.T, n *command, key, line, body string) (int, map[string
 	if err != nil {
 		t.Fatal(err)
 	}
-	var read map[string]any
-	if len(text) > 0 {
-		if err := json.Unmarshal(text, &read); err != nil {
-			t.Fatalf("%s: %d, %s: %v", line, reply.StatusCode, text, err)
-		}
-	}
-	return reply.StatusCode, read
+	return reply.StatusCode, string(text)
+}
+
+func setBody(r *http.Request, body string) {
+	r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
 }
 
 // account is a user of the service with a token.

@@ -251,11 +251,10 @@ func (n *node) identities(c *config.Config, fallback http.Handler) http.Handler 
 		Logger:   n.log.With("room", "rest"),
 		Observer: n.metrics.rest(),
 	}
-	var servers []authn.Authorizer
+	servers := []authn.Authorizer{accesskey.NewSigned(n.ring, &accesskey.SignedOptions{Skew: c.Users.ClockSkew})}
 	if s := n.settings.Load().schemes; s != nil {
 		servers, o.EntraUsers = append(servers, s.managers), s.users
 	}
-	servers = append(servers, accesskey.NewSigned(n.ring, &accesskey.SignedOptions{Skew: c.Users.ClockSkew}))
 	return rest.NewIdentityHandler(n.users, authn.Servers(servers...), o)
 }
 
