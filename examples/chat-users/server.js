@@ -73,7 +73,16 @@ const signIn = (find) => async (req, res) => {
   res.cookie('session', sessions.begin(account), { ...cookie, maxAge: lifetime });
   res.json(about(account));
 };
-app.post('/accounts', signIn((name, password) => accounts.create(name, password)));
+app.post('/accounts', signIn(async (name, password) => {
+  const account = await accounts.create(name, password);
+  try {
+    await identify(account);
+  } catch (err) {
+    accounts.remove(account); // so that the name is there for another try
+    throw err;
+  }
+  return account;
+}));
 app.post('/session', signIn((name, password) => accounts.check(name, password)));
 
 // What the page knows of who is signed in, and where the chat is.

@@ -6,7 +6,7 @@ const lifetime = 7 * 24 * 60 * 60 * 1000;
 const mostOfAnAccount = 10; // then the oldest ends
 
 class Sessions {
-  #byId = new Map(); // in the order they began
+  #byId = new Map(); // the latest last
 
   // begin starts a session of account and returns its id.
   begin(account) {
@@ -19,8 +19,8 @@ class Sessions {
   }
 
   account(id) {
-    this.#expire();
-    return this.#byId.get(id)?.account;
+    const s = this.#byId.get(id);
+    return s?.ends > Date.now() ? s.account : undefined;
   }
 
   end(id) { this.#byId.delete(id); }
@@ -36,11 +36,8 @@ class Sessions {
     return [...this.#byId].filter(([, s]) => s.account === account).map(([id]) => id);
   }
 
-  #expire() { // the oldest come first, and all live equally long
-    for (const [id, s] of this.#byId) {
-      if (s.ends > Date.now()) return;
-      this.#byId.delete(id);
-    }
+  #expire() {
+    for (const [id, s] of this.#byId) if (s.ends <= Date.now()) this.#byId.delete(id);
   }
 }
 
