@@ -33,6 +33,10 @@ func bare(t testing.TB, c net.Conn) int {
 	return fd
 }
 
+// fewGoroutines is how many of them there may be for each connection that needs
+// none: the process may have begun one or two of its own meanwhile.
+const fewGoroutines = 0.01
+
 // idle opens n connections that have joined a group and returns what each costs in
 // user memory: heap and stacks, after collection.
 func idle(t testing.TB, n int, protocol string, portable bool) (bytes, goroutines float64) {
@@ -60,7 +64,7 @@ func idle(t testing.TB, n int, protocol string, portable bool) (bytes, goroutine
 	for range n {
 		open()
 	}
-	most := was
+	most := was + int(fewGoroutines*float64(n))
 	if portable {
 		most += n
 	}
@@ -115,7 +119,7 @@ func TestIdleMemory(t *testing.T) {
 	least := math.Inf(1)
 	for range 3 { // the least of three: what else the process does only adds
 		bytes, goroutines := idle(t, n, azureJSON, false)
-		if goroutines > 0.01 {
+		if goroutines > fewGoroutines {
 			t.Errorf("an idle connection has %.2f goroutines", goroutines)
 		}
 		least = min(least, bytes)
