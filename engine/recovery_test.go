@@ -563,7 +563,7 @@ func (r *reader) run(messages int) {
 		// It reads some lines, and then something happens to its wire.
 		enough := 1 + r.random.IntN(200)
 		var lines []string
-		ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 		err := r.c.Await(ctx, func(got []byte, closed bool) bool {
 			lines, _ = enginetest.SplitLines(got)
 			return closed || len(lines) >= enough || r.got+len(lines) >= messages
