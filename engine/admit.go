@@ -139,6 +139,9 @@ type OpenOptions struct {
 	Ended func()
 	// Details are opaque, for the connected and later events.
 	Details any
+	// Last, if set, is what [Conn.SetLast] is called with, before anybody can find
+	// the connection or, in [Recovery.Open], hear from its new wire.
+	Last *LastMessage
 }
 
 // Open makes the connection visible, puts it into its groups and raises
@@ -213,6 +216,7 @@ func (a *Admission) conn(sink Sink, o *OpenOptions) *Conn {
 	if o.Recovery > 0 && o.Numbered {
 		c.durable = newDurable(o, a.request.PeerCertificates)
 	}
+	c.setLast(o.Last)
 	c.heard.Store(true)
 	return c
 }

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -86,8 +87,17 @@ func TestLastMessage(t *testing.T) {
 	eve := connect(t, h, open{user: "eve"})
 	eve.SetLast(will("forbidden"), -1)
 	eve.Gone(engine.FirstWire, engine.CloseAbnormal, "")
+	a, err := h.Admit(t.Context(), &engine.AdmitRequest{Identity: engine.Identity{
+		UserID: "fay", Roles: anything, Standing: func(context.Context) error { return errors.New("revoked") },
+	}})
+	must(t, err)
+	w := &enginetest.Wire{}
+	_, err = a.Open(w, &engine.OpenOptions{
+		Encoding: enginetest.Lines{}, Bind: w.Bind, Last: &engine.LastMessage{Request: will("on the way in"), Away: -1},
+	})
+	must(t, err)
 	must(t, h.SendToGroup(t.Context(), "g", text("end"), nil))
-	bo.expect("text @g <ann lost", "text @g <cy closed", "text @g end")
+	bo.expect("text @g <ann lost", "text @g <cy closed", "text @g <fay on the way in", "text @g end")
 }
 
 // Details of the door travel with events, as they are then.
