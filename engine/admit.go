@@ -187,13 +187,15 @@ func (a *Admission) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 	return c, nil
 }
 
-// stand ends c, which can be found, if its credential counts no more.
+// stand ends c, which can be found, if its credential counts no more. Then c leaves
+// nothing to be published: it never was in.
 func (a *Admission) stand(ctx context.Context, c *Conn) {
 	if a.request.Identity.Standing == nil {
 		return
 	}
 	if err := a.request.Identity.Standing(ctx); err != nil {
 		a.hub.engine.log.Info("a credential ended while its client came in", "hub", a.hub.name, "connection", c.id, "error", err)
+		c.SetLast(nil, 0)
 		c.End(EndServer, ClosePolicy, "", asError(err).Message)
 	}
 }
