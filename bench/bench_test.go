@@ -365,6 +365,7 @@ func TestScenarios(t *testing.T) {
 		"churn --members 50":                                                              "BenchmarkChurn/conns=50",
 		"idle --members 100":                                                              "BenchmarkIdle/members=100",
 		"idle-tls --members 10":                                                           "BenchmarkIdleTLS/members=10",
+		"users --users 2000":                                                              "BenchmarkUsers/store=file/users=2000/step=again-",
 	} {
 		t.Run(args, func(t *testing.T) {
 			var out strings.Builder
@@ -382,7 +383,7 @@ func TestScenarios(t *testing.T) {
 func TestUsage(t *testing.T) {
 	for _, args := range []string{
 		"", "--members 1", "nothing", "fanout --members 0", "fanout --members x", "fanout --payload 63", "fanout --rate -1", "fanout --protocol mqtt",
-		"fanout --rounds 0", "fanout more", "fanout --inflight 100000", "fanout --what",
+		"fanout --rounds 0", "users --users 0", "fanout more", "fanout --inflight 100000", "fanout --what",
 	} {
 		err := run(context.Background(), strings.Fields(args), io.Discard, io.Discard)
 		if _, ok := err.(*usageError); !ok {

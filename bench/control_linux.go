@@ -35,9 +35,11 @@ type ready struct {
 // command is a line to a child.
 type command struct {
 	// Do is "mark" (report), "gc" (collect twice, then report), "write"
-	// and "accept" (bare loop only).
+	// and "accept" (bare loop only), "open", "create", "issue" and "delete"
+	// (users only).
 	Do    string
 	Write *writeJob `json:",omitempty"`
+	Count int       `json:",omitempty"` // of users or tokens
 }
 
 // mark is a child's report about itself.
@@ -176,18 +178,22 @@ func (c *child) settled(ok func(mark) bool) (mark, error) {
 }
 
 // rss returns the child's resident memory in bytes: user memory only.
-func (c *child) rss() (int64, error) {
+func (c *child) rss() (int64, error) { return c.memory("Rss") }
+
+// memory returns bytes of the child's resident memory: "Rss" is all of it, and
+// "Anonymous" is without what is a file's.
+func (c *child) memory(kind string) (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", c.cmd.Process.Pid))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) >= 2 && f[0] == "Rss:" {
+		if f := strings.Fields(line); len(f) >= 2 && f[0] == kind+":" {
 			kb, err := strconv.ParseInt(f[1], 10, 64)
 			return kb << 10, err
 		}
 	}
-	return 0, errors.New("smaps_rollup has no Rss")
+	return 0, fmt.Errorf("smaps_rollup has no %s", kind)
 }
 
 // stop hangs up and waits for the child's end.

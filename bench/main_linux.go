@@ -47,6 +47,8 @@ func asChild() (bool, error) {
 		return true, runNode(os.Stdin, os.Stdout)
 	case "bare":
 		return true, bareLoop(os.Stdin, os.Stdout)
+	case "users":
+		return true, runUsers(os.Stdin, os.Stdout)
 	default:
 		return true, fmt.Errorf("%s=%s: no such role", roleVariable, role)
 	}
@@ -66,6 +68,8 @@ Scenarios
   idle      memory for each idle, joined connection
   idle-tls  the same over TLS
   churn     connect, verify, join, drop: CPU time
+  users     users and their tokens in memory and in a file below $TMPDIR: time and
+            bytes (not part of all)
   nats      fanout beside nats-server over WebSocket, which is built for it from
             bench/peers/nats (not part of all)
   all       everything, into a dated file below bench/results
@@ -95,6 +99,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		rate     = fs.String("rate", "", "deliveries a second, or saturated: one or several with commas (default saturated,100000 for fanout, saturated for chat and reliable, 100000 otherwise)")
 		protocol = fs.String("protocol", plainJSON, "subprotocol of the members, for the scenario fanout: "+plainJSON+", "+reliableJSON+", or both with a comma")
 		groups   = fs.Int("groups", 10_000, "groups, for the scenario groups")
+		users    = fs.Int("users", 1_000_000, "users, and as many tokens, for the scenario users")
 		rounds   = fs.Int("rounds", 5, "rounds, of which the medians are compared")
 		attempts = fs.Int("attempts", 3, "how often a measurement at a fixed rate is made, if the rate was not kept")
 		duration = fs.Duration("duration", 2*time.Second, "how long one measurement lasts")
@@ -121,8 +126,8 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	if fs.NArg() > 0 {
 		return usagef("what is %q?", fs.Arg(0))
 	}
-	if *rounds < 1 || *duration <= 0 || *warmup <= 0 || *inFlight < 1 || *inFlight >= ring || *readers < 1 || *groups < 1 {
-		return usagef("rounds, duration, warmup, inflight (below %d), readers and groups must be positive", ring)
+	if *rounds < 1 || *duration <= 0 || *warmup <= 0 || *inFlight < 1 || *inFlight >= ring || *readers < 1 || *groups < 1 || *users < 1 {
+		return usagef("rounds, duration, warmup, inflight (below %d), readers, groups and users must be positive", ring)
 	}
 	files, err := fileLimit()
 	if err != nil {
@@ -197,6 +202,10 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 			known = true
 			n, p, r := conns("1000"), sizes("128"), rates("saturated,100000,400000")
 			step(func() error { return b.versusNATS(n, p, r) })
+		}
+		if scenario == "users" {
+			known = true
+			step(func() error { return b.users(*users) })
 		}
 		if is("chat") {
 			n, p, r := conns("1000"), sizes("128"), rates("saturated")

@@ -139,6 +139,9 @@ type OpenOptions struct {
 	Ended func()
 	// Details are opaque, for the connected and later events.
 	Details any
+	// Last, if set, is what [Conn.SetLast] is called with, before anybody can find
+	// the connection or, in [Recovery.Open], hear from its new wire.
+	Last *LastMessage
 }
 
 // Open makes the connection visible, puts it into its groups and raises
@@ -184,13 +187,15 @@ func (a *Admission) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 	return c, nil
 }
 
-// stand ends c, which can be found, if its credential counts no more.
+// stand ends c, which can be found, if its credential counts no more. Then c leaves
+// nothing to be published: it never was in.
 func (a *Admission) stand(ctx context.Context, c *Conn) {
 	if a.request.Identity.Standing == nil {
 		return
 	}
 	if err := a.request.Identity.Standing(ctx); err != nil {
 		a.hub.engine.log.Info("a credential ended while its client came in", "hub", a.hub.name, "connection", c.id, "error", err)
+		c.SetLast(nil, 0)
 		c.End(EndServer, ClosePolicy, "", asError(err).Message)
 	}
 }
@@ -213,6 +218,7 @@ func (a *Admission) conn(sink Sink, o *OpenOptions) *Conn {
 	if o.Recovery > 0 && o.Numbered {
 		c.durable = newDurable(o, a.request.PeerCertificates)
 	}
+	c.setLast(o.Last)
 	c.heard.Store(true)
 	return c
 }

@@ -69,7 +69,7 @@ type extra struct {
 	index        map[GroupName]int // of memberships, once there are many
 	handlerState HandlerState
 	details      any // opaque, for events
-	last         *lastMessage
+	last         *LastMessage
 	streams      map[string]*stream // that it publishes
 	states       map[GroupName]*ownState
 	stated       time.Time // when it last changed one of them
@@ -174,12 +174,7 @@ func (c *Conn) Gone(wire WireID, code CloseCode, text string) {
 func (c *Conn) SetLast(r *Request, away time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case r != nil:
-		c.more().last = &lastMessage{request: r, away: away}
-	case c.extra != nil:
-		c.extra.last = nil
-	}
+	c.setLast(&LastMessage{r, away})
 }
 
 // SetDetails replaces the opaque details that later events carry.

@@ -163,7 +163,7 @@ func (c *Conn) depart() (_ *ConnState, x extra, left []*membership, _ error) {
 		st.Certificate = slices.Clone(d.cert[:])
 	}
 	if x.last != nil {
-		st.Last, st.LastAway = x.last.request, x.last.away
+		st.Last, st.LastAway = x.last.Request, x.last.Away
 	}
 	for key, allowed := range x.overrides {
 		st.Overrides = append(st.Overrides, PermissionState{key.permission, key.group, allowed})
@@ -241,7 +241,7 @@ func (h *Hub) Adopt(ctx context.Context, st *ConnState, encoding Encoding) error
 		x.overrides.set(o.Permission, o.Group, o.Allowed)
 	}
 	if st.Last != nil {
-		x.last = &lastMessage{st.Last, st.LastAway}
+		x.last = &LastMessage{st.Last, st.LastAway}
 	}
 	in := &entrance{encoding: encoding, adopted: st, claims: true}
 	if err := h.enter(ctx, c, in); err != nil {

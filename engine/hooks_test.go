@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -86,8 +87,21 @@ func TestLastMessage(t *testing.T) {
 	eve := connect(t, h, open{user: "eve"})
 	eve.SetLast(will("forbidden"), -1)
 	eve.Gone(engine.FirstWire, engine.CloseAbnormal, "")
+	// Who is ended as soon as it can be found leaves something; who never was in does not.
+	for user, standing := range map[engine.UserID]func(context.Context) error{
+		"fay": func(ctx context.Context) error { return h.CloseUser(ctx, "fay", "") },
+		"gil": func(context.Context) error { return errors.New("revoked") },
+	} {
+		a, err := h.Admit(t.Context(), &engine.AdmitRequest{Identity: engine.Identity{UserID: user, Roles: anything, Standing: standing}})
+		must(t, err)
+		w := &enginetest.Wire{}
+		_, err = a.Open(w, &engine.OpenOptions{
+			Encoding: enginetest.Lines{}, Bind: w.Bind, Last: &engine.LastMessage{Request: will("on the way in"), Away: -1},
+		})
+		must(t, err)
+	}
 	must(t, h.SendToGroup(t.Context(), "g", text("end"), nil))
-	bo.expect("text @g <ann lost", "text @g <cy closed", "text @g end")
+	bo.expect("text @g <ann lost", "text @g <cy closed", "text @g <fay on the way in", "text @g end")
 }
 
 // Details of the door travel with events, as they are then.

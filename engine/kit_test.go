@@ -14,6 +14,9 @@ import (
 	"github.com/fanfare/fanfare/engine/enginetest"
 )
 
+// patience is how long a test waits for what must come, on the slowest machine.
+const patience = time.Minute
+
 // start returns a running engine that the test ends, checking that nothing is
 // left of it.
 func start(t *testing.T, o *engine.Options) *engine.Engine {
@@ -160,7 +163,7 @@ func connect(t *testing.T, h *engine.Hub, o open) *client {
 // lines waits until the client has n lines after its hello, and returns them.
 func (c *client) lines(n int) []string {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
 	defer cancel()
 	var lines []string
 	err := c.Wire.Await(ctx, func(got []byte, _ bool) bool {
@@ -185,7 +188,7 @@ func (c *client) expect(want ...string) {
 
 func (c *client) awaitClosed() {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
 	defer cancel()
 	if err := c.Wire.Await(ctx, func(_ []byte, closed bool) bool { return closed }); err != nil {
 		c.t.Fatalf("%v: the sink was not closed; it got %q", err, c.Bytes())
@@ -211,9 +214,7 @@ func wantCode(t *testing.T, err error, code engine.Code) {
 // goroutines waits until there are n again.
 func goroutines(t *testing.T, n int) {
 	t.Helper()
-	for i := 0; i < 1000 && runtime.NumGoroutine() > n; i++ {
-		runtime.Gosched()
-		runtime.GC()
+	for end := time.Now().Add(patience); runtime.NumGoroutine() > n && time.Now().Before(end); runtime.Gosched() {
 	}
 	if got := runtime.NumGoroutine(); got > n {
 		buf := make([]byte, 1<<16)
@@ -232,9 +233,9 @@ func numbered(format string, n int) []string {
 // eventually returns once ok is true, which other goroutines bring about.
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); runtime.Gosched() {
+	for end := time.Now().Add(patience); !ok(); runtime.Gosched() {
 		if time.Now().After(end) {
-			t.Fatal("it did not come about within 10 s")
+			t.Fatalf("it did not come about within %s", patience)
 		}
 	}
 }

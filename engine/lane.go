@@ -288,7 +288,13 @@ func (c *Conn) check(r *Request, p Permission, verb string) error {
 // out even if ctx ends first.
 func (c *Conn) await(ctx context.Context, r *Request) error {
 	done := make(chan error, 1)
-	c.Do(r, func(err error) { done <- err })
+	c.Do(r, func(err error) {
+		if err == nil && r.then != nil { // the caller hears of it once all has queued
+			r.then()
+			r.then = nil
+		}
+		done <- err
+	})
 	select {
 	case err := <-done:
 		return err

@@ -208,6 +208,7 @@ func (r *Recovery) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 	}
 	before := c.endedFunc
 	c.resume, c.endedFunc = o.Resume, o.Ended
+	c.setLast(o.Last)
 	if c.lane != nil {
 		c.lane.paused = false // the new wire will learn by itself that it is full
 	}
@@ -293,18 +294,30 @@ func (c *Conn) AckOne(match func(SequenceID) bool) {
 	c.shard.post(entry{op: opAckOne, conn: c, match: match})
 }
 
-// lastMessage is what a connection leaves to be published.
-type lastMessage struct {
-	request *Request
-	away    time.Duration // see Conn.SetLast
+// LastMessage is what a connection leaves to be published, or that it leaves
+// nothing: the arguments of [Conn.SetLast].
+type LastMessage struct {
+	Request *Request
+	Away    time.Duration
+}
+
+// setLast replaces what c leaves, unless last is nil. c.mu is held.
+func (c *Conn) setLast(last *LastMessage) {
+	switch {
+	case last == nil:
+	case last.Request != nil:
+		c.more().last = last
+	case c.extra != nil:
+		c.extra.last = nil
+	}
 }
 
 // publishLast publishes what c has left, if it has.
-func (c *Conn) publishLast(last *lastMessage) {
+func (c *Conn) publishLast(last *LastMessage) {
 	if last == nil {
 		return
 	}
-	if _, err := c.begin(last.request); err != nil {
+	if _, err := c.begin(last.Request); err != nil {
 		c.hub.engine.logFailure("a connection's last message was not published", err, "hub", c.hub.name, "connection", c.id)
 	}
 }
@@ -314,13 +327,13 @@ func (c *Conn) publishLast(last *lastMessage) {
 func (s *shard) lastWhileAway(c *Conn) {
 	c.mu.Lock()
 	last := c.extra.get().last
-	if last != nil && last.away >= 0 {
-		c.durable.lastDue = s.engine.clock.Now().Add(last.away)
+	if last != nil && last.Away >= 0 {
+		c.durable.lastDue = s.engine.clock.Now().Add(last.Away)
 	} else {
 		c.durable.lastDue = time.Time{}
 	}
 	c.mu.Unlock()
-	if last != nil && last.away >= 0 {
+	if last != nil && last.Away >= 0 {
 		s.task(c)
 	}
 }
@@ -332,7 +345,7 @@ func (s *shard) task(c *Conn) {
 		return
 	}
 	now := s.engine.clock.Now()
-	var due *lastMessage
+	var due *LastMessage
 	next := c.hub.expireStreams(c, now)
 	if d := c.durable; d != nil && c.state == connDetached && !d.lastDue.IsZero() {
 		if now.Before(d.lastDue) {

@@ -453,10 +453,21 @@ func TestLastMessageWhileAway(t *testing.T) {
 		back.recover(&enginetest.Wire{}, enginetest.Lines{})
 		synctest.Wait()
 		bo.expect("text @g at once")
+		other := durable(t, h, open{roles: anything})
+		other.SetLast(will("never, either"), -1)
+		r, err := h.Recover(t.Context(), &engine.RecoverRequest{ConnID: other.ID(), Token: other.token()})
+		must(t, err)
+		w := &enginetest.Wire{}
+		_, err = r.Open(w, &engine.OpenOptions{
+			Encoding: enginetest.Lines{Numbered: true}, Bind: w.Bind,
+			Last: &engine.LastMessage{Request: will("of the second wire"), Away: -1},
+		})
+		must(t, err)
+		must(t, h.CloseConn(t.Context(), other.ID(), ""))
 		time.Sleep(6 * time.Second) // virtual
-		bo.expect("text @g at once", "text @g soon")
+		bo.expect("text @g at once", "text @g of the second wire", "text @g soon")
 		time.Sleep(30 * time.Second)
-		bo.expect("text @g at once", "text @g soon", "text @g at the end")
+		bo.expect("text @g at once", "text @g of the second wire", "text @g soon", "text @g at the end")
 		must(t, e.Close())
 	})
 }
@@ -552,7 +563,7 @@ func (r *reader) run(messages int) {
 		// It reads some lines, and then something happens to its wire.
 		enough := 1 + r.random.IntN(200)
 		var lines []string
-		ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 		err := r.c.Await(ctx, func(got []byte, closed bool) bool {
 			lines, _ = enginetest.SplitLines(got)
 			return closed || len(lines) >= enough || r.got+len(lines) >= messages

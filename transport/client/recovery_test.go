@@ -572,7 +572,7 @@ func TestRecoveryUnderRequests(t *testing.T) {
 			}
 			next[i]++
 			if got++; got%40 == 0 && got < senders*each {
-				s.peer(s.wires() - 1).Close()
+				s.newest().Close()
 			}
 		}
 	}

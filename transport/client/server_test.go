@@ -343,6 +343,13 @@ func (s *server) peer(i int) *peer {
 	return s.all[i]
 }
 
+// newest is the last that was let in.
+func (s *server) newest() *peer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all[len(s.all)-1]
+}
+
 func (s *server) known() []*life {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -105,6 +105,9 @@ func dialWire(ctx context.Context, target string, o *Options) (*wire, error) {
 	if refused != nil {
 		return nil, refused
 	}
+	if errors.Is(err, os.ErrDeadlineExceeded) { // the context's, which sockets keep, too
+		err = fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("client: dial: %w", err)
 	}

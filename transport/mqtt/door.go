@@ -259,11 +259,9 @@ func (k *knock) enter(ctx context.Context) error {
 	o.Subprotocol, o.Numbered = name, true
 	o.Recovery, o.Session, o.Details = k.expiry(), s.state, s.details.Load()
 	s.wire = k.guest.Wire(s)
-	conn, err := a.Open(s.wire, o)
-	if err != nil {
+	if _, err := a.Open(s.wire, o); err != nil {
 		return err
 	}
-	conn.SetLast(c.last())
 	s.begin()
 	k.guest.Start()
 	return nil
@@ -283,7 +281,6 @@ func (k *knock) resume(s *session, r *engine.Recovery, details *Details, answer 
 		return err
 	}
 	conn.SetDetails(s.details.Load())
-	conn.SetLast(k.connect.last())
 	conn.SetRecovery(k.expiry())
 	for _, id := range s.state.unreleased() {
 		s.post(ack{kind: typePubrel, id: id})
@@ -313,6 +310,7 @@ func (k *knock) openOptions(s *session, answer *Answer, present bool, id engine.
 		Resume:    s.resume,
 		Ended:     s.ended,
 		Hello:     k.connack(answer, present, id),
+		Last:      c.last(),
 	}
 }
 
@@ -368,12 +366,12 @@ func (c *connect) forHandlers() *Connect {
 	return h
 }
 
-// last is the will, for [engine.Conn.SetLast]; nil for none.
-func (c *connect) last() (*engine.Request, time.Duration) {
+// last is the will, or that there is none.
+func (c *connect) last() *engine.LastMessage {
 	w := c.will
 	if w == nil {
-		return nil, 0
+		return &engine.LastMessage{}
 	}
 	r := w.properties.request(engine.GroupName(w.topic), w.qos, w.payload)
-	return r, time.Duration(w.properties.willDelay) * time.Second
+	return &engine.LastMessage{Request: r, Away: time.Duration(w.properties.willDelay) * time.Second}
 }

@@ -169,7 +169,7 @@ func (s *service) connect(id engine.ConnID, user engine.UserID, groups ...engine
 // expect waits for the lines that the client gets after its hello.
 func (c *client) expect(want ...string) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
 	defer cancel()
 	var got []string
 	err := c.wire.Await(ctx, func(b []byte, _ bool) bool {

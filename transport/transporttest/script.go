@@ -14,8 +14,9 @@ import (
 
 // Knock is how a client of the script comes in.
 type Knock struct {
-	Hub      engine.HubName
-	Identity engine.Identity
+	Hub engine.HubName
+	// Identity is proven by a token that stands for it, and not sent.
+	Identity engine.Identity `json:"-"`
 	// Subprotocol is the one to offer; empty for a raw client, for whom the other
 	// fields count.
 	Subprotocol string

@@ -137,7 +137,10 @@ func parcelDoor(t testing.TB, e *engine.Engine, auth transport.Authenticator) fu
 		}
 		t.Cleanup(func() { c.Close() })
 		cl := &parcelClient{Conn: c}
-		hello, _ := json.Marshal(request{k, auth.(*transporttest.Guests).Invite(k.Identity)})
+		hello, err := json.Marshal(request{k, auth.(*transporttest.Guests).Invite(k.Identity)})
+		if err != nil {
+			t.Fatal(err)
+		}
 		if _, err := c.Write(parcel(parcelText, hello)); err != nil {
 			t.Fatal(err)
 		}

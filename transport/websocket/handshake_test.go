@@ -174,8 +174,12 @@ func TestHandshake(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
+			limit := patience
+			if c.want.rule == "limits.handshakeTimeout" {
+				limit = 50 * time.Millisecond
+			}
 			g := newGate(t, websocket.Options{
-				HandshakeTimeout: 500 * time.Millisecond,
+				HandshakeTimeout: limit,
 				Fallback: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					w.WriteHeader(http.StatusTeapot)
 					io.WriteString(w, "the fallback: "+r.URL.Path)

@@ -98,7 +98,7 @@ func TestKeepAliveOverSockets(t *testing.T) {
 // TestDraining is a client that answers the goodbye of an engine that shuts down.
 func TestDraining(t *testing.T) {
 	for _, n := range []network{{}, {portable: true}} {
-		e := echoEngine(t, engine.Options{})
+		e := echoEngine(t, engine.Options{Limits: engine.Limits{CloseTimeout: 2 * patience}})
 		guests := &transporttest.Guests{}
 		s := serve(t, e, guests, n, websocket.Options{})
 		c, _ := s.dial(t, "/client/hubs/h?access_token="+guests.Invite(engine.Identity{}), azureJSON, nil)
@@ -106,14 +106,10 @@ func TestDraining(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- e.Shutdown(context.Background()) }()
 		c.expectClose(engine.CloseGoingAway)
-		began := time.Now()
 		c.write(frame(0x88, []byte{0x03, 0xe9}))
-		c.awaitEnd()
+		c.awaitEnd() // sooner than the time that the client had
 		if err := <-done; err != nil {
 			t.Fatal(err)
-		}
-		if took := time.Since(began); took > 4*time.Second {
-			t.Errorf("the end took %s, though the client had answered", took)
 		}
 		if c, res := s.dial(t, "/client/hubs/h?access_token="+guests.Invite(engine.Identity{}), "", nil); c != nil || !strings.HasPrefix(res, "503") {
 			t.Errorf("a client that came too late: %s", res)

@@ -167,7 +167,7 @@ func TestRecoveryWindow(t *testing.T) {
 	c, _ := s.dial(t, "/client/hubs/chat?access_token="+guests.Invite(engine.Identity{}), reliableJSON, nil)
 	c.hello()
 	c.Drop()
-	if took, ok := clock.Until(over, 100*time.Millisecond, time.Minute); !ok || took < 7*time.Second || took > 20*time.Second {
+	if took, ok := clock.Until(over, 100*time.Millisecond, time.Minute); !ok || took < 7*time.Second {
 		t.Errorf("the connection was kept for %s", took)
 	}
 }

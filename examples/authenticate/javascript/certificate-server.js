@@ -23,6 +23,7 @@ const handler = new WebPubSubEventHandler('guarded', {
 
 const app = express();
 app.use(handler.getMiddleware());
-const server = app.listen(process.env.PORT ?? 3000, '127.0.0.1', () => {
+const server = app.listen(process.env.PORT ?? 3000, '127.0.0.1', (err) => {
+  if (err) throw err;
   console.log(`listening on http://127.0.0.1:${server.address().port}`);
 });

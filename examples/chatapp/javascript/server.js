@@ -33,6 +33,7 @@ app.get('/negotiate', async (req, res) => {
   const { url } = await service.getClientAccessToken({ userId: req.query.id });
   res.json({ url });
 });
-const server = app.listen(process.env.PORT ?? 3000, '127.0.0.1', () => {
+const server = app.listen(process.env.PORT ?? 3000, '127.0.0.1', (err) => {
+  if (err) throw err;
   console.log(`listening on http://127.0.0.1:${server.address().port}`);
 });

@@ -18,11 +18,15 @@ func TestIdle(t *testing.T) {
 	}
 	w.Start(nil)
 	defer w.Close(false)
-	before := processorTime(t)
-	<-time.After(300 * time.Millisecond)
-	if used := processorTime(t) - before; used > 100*time.Millisecond {
-		t.Fatalf("an idle poller used %s of processor time", used)
+	least := time.Hour
+	for range 10 { // what else the process does only adds
+		before := processorTime(t)
+		<-time.After(300 * time.Millisecond)
+		if least = min(least, processorTime(t)-before); least < 100*time.Millisecond {
+			return
+		}
 	}
+	t.Fatalf("an idle poller used %s of processor time", least)
 }
 
 func processorTime(t *testing.T) time.Duration {
