@@ -13,10 +13,11 @@ const { clientURL, identity, newUser, refusal } = require('./users');
 const hub = 'talk';
 
 // issuedLongAgo is a token of the scope chat that has some seconds left.
-async function issuedLongAgo(id, left) {
-  const token = await (await fetch(`${process.env.FANFARE_PAST}?user=${encodeURIComponent(id)}&left=${left}s`)).text();
+async function issuedLongAgo(id, seconds) {
+  const token = await (await fetch(`${process.env.FANFARE_PAST}?user=${encodeURIComponent(id)}&left=${seconds}s`)).text();
   const { exp } = JSON.parse(Buffer.from(token.split('.')[1], 'base64url'));
-  return { token, expired: new Promise((resolve) => setTimeout(resolve, exp * 1000 - Date.now()).unref()) };
+  const left = exp * 1000 - Date.now() + 10; // a timer may be early by a millisecond
+  return { token, expired: new Promise((resolve) => setTimeout(resolve, left)) };
 }
 
 // reconnecting opens a client that tries to come back. Its shown are the tokens that it
