@@ -71,12 +71,12 @@ func attackUsers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	edited := func(old, new string) func(*testing.T) (int, string) {
+	edited := func(old, with string) func(*testing.T) (int, string) {
 		if !strings.Contains(claims, old) {
 			t.Fatalf("the claims have no %s: %s", old, claims)
 		}
 		signature := good[strings.LastIndexByte(good, '.')+1:]
-		return asClient(n, head+"."+base64.RawURLEncoding.EncodeToString([]byte(strings.Replace(claims, old, new, 1)))+"."+signature, "")
+		return asClient(n, head+"."+base64.RawURLEncoding.EncodeToString([]byte(strings.Replace(claims, old, with, 1)))+"."+signature, "")
 	}
 
 	for _, way := range []func(*testing.T) (int, string){asClient(n, good, ""), asClient(n, "", good), asClient(n, renewed.token, "")} {

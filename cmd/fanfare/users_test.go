@@ -129,7 +129,7 @@ func comesIn(t *testing.T, n *command, u account) *client.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if hello := mustReceive[client.Connected](t, c); string(hello.UserID) != u.id {
+	if hello := mustReceive[client.Connected](t, c); hello.UserID != u.id {
 		t.Errorf("the user of the connection is %q; want %q", hello.UserID, u.id)
 	}
 	return c
