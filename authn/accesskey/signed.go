@@ -34,11 +34,11 @@ type SignedOptions struct {
 // and the key is the base64-decoded text of an access key. A key whose text is
 // not base64 signs no requests.
 //
-// The service's SDKs disagree about what they sign, so a signature counts for any
-// of these: the host with and without its port; the target as it was sent, with
-// its path unescaped, and, over http, without its first slash. Nothing else is
-// lenient. SDKs repeat a request with the signature of the first try, so the same
-// one is taken again, within the time that its date allows.
+// The service's SDKs have disagreed, by version, about what they sign, so a
+// signature counts for any of these: the host with and without its port; the target
+// as it was sent, with its path unescaped, and, over http, without its first slash.
+// Nothing else is lenient. Some SDKs repeat a request with the signature of the first
+// try, so the same one is taken again, within the time that its date allows.
 //
 // A Signed is safe for concurrent use.
 type Signed struct {
