@@ -12,6 +12,15 @@ import (
 // to nobody. The zero Key is no key.
 type Key struct{ signing signing.Key }
 
+// The algorithms that keys sign by.
+const (
+	ES256 = signing.ES256
+	RS256 = signing.RS256
+)
+
+// GenerateKey makes a key at random that signs by ES256, or by RS256 with 2048 bits.
+func GenerateKey(algorithm string) (Key, error) { return keyOf(signing.Generate(algorithm)) }
+
 // NewKey returns a key of an *ecdsa.PrivateKey over P-256, which signs by ES256, or of
 // an *rsa.PrivateKey of at least 2048 bits, which signs by RS256. Its id is the
 // thumbprint of RFC 7638.

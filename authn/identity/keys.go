@@ -15,12 +15,6 @@ import (
 	"github.com/fanfare/fanfare/authn/internal/signing"
 )
 
-// The algorithms of stored keys.
-const (
-	ES256 = signing.ES256
-	RS256 = signing.RS256
-)
-
 // Bounds of [Keys].
 const (
 	// MinAhead is how long at least a key is published before it signs, but for one that
@@ -32,7 +26,6 @@ const (
 	MaxEvery     = 366 * 24 * time.Hour
 
 	maxSecrets = 16
-	rsaBits    = 2048
 
 	// ahead is how long a key is published before it signs: readers may cache for half
 	// of it, and clocks of nodes be off by the other.
@@ -273,7 +266,7 @@ func (k *Keys) turn(now time.Time) plan {
 // make puts the next key into the first free place behind the newest, where all nodes
 // look for one, so that of several that make one the first wins.
 func (k *Keys) make(ctx context.Context, p plan, r ring, now time.Time) error {
-	next, err := generate(k.algorithm)
+	next, err := GenerateKey(k.algorithm)
 	if err != nil {
 		return err
 	}

@@ -3,10 +3,6 @@ package identity
 import (
 	"cmp"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/binary"
@@ -85,21 +81,6 @@ func (k *Keys) load(ctx context.Context) ([]storedKey, error) {
 		return cmp.Or(a.signs.Compare(b.signs), strings.Compare(a.key.ID(), b.key.ID()))
 	})
 	return all, nil
-}
-
-func generate(algorithm string) (Key, error) {
-	if algorithm == RS256 {
-		private, err := rsa.GenerateKey(rand.Reader, rsaBits)
-		if err != nil {
-			return Key{}, err
-		}
-		return NewKey(private)
-	}
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return Key{}, err
-	}
-	return NewKey(private)
 }
 
 func keysOf(list []storedKey) []Key {

@@ -14,6 +14,9 @@ import (
 // Key is no key.
 type Key struct{ signing signing.Key }
 
+// GenerateKey makes a key at random that signs by ES256.
+func GenerateKey() (Key, error) { return keyOf(signing.Generate(signing.ES256)) }
+
 // NewKey returns a key of an *ecdsa.PrivateKey over P-256, which signs by ES256,
 // or of an *rsa.PrivateKey of at least 2048 bits, which signs by RS256. Its id is
 // the thumbprint of RFC 7638, so that the same key has the same id everywhere.

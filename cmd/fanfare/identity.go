@@ -1,9 +1,6 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"fmt"
 	"io"
 	"log/slog"
@@ -139,15 +136,6 @@ func lastingSecrets(c *config.Config) (secrets [][]byte) {
 		}
 	}
 	return secrets
-}
-
-// newServiceKey makes a key at random.
-func newServiceKey() (issuer.Key, error) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return issuer.Key{}, err
-	}
-	return issuer.NewKey(private)
 }
 
 // discovery serves the keys of the node's own tokens, where it has any.

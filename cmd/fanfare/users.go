@@ -2,10 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
 	"errors"
 	"fmt"
 	"os"
@@ -54,13 +50,20 @@ func openStore(c *config.Config) (closingStore, error) {
 // newUsers opens the store and returns its users, whose keys are those of c. The
 // caller ends it with close.
 func newUsers(n *node, c *config.Config) (*users, error) {
-	u := &users{node: n, ownKey: sync.OnceValues(func() (identity.Key, error) { return newUserKey(c.Users.SigningAlgorithm) })}
+	u := &users{node: n, ownKey: sync.OnceValues(func() (identity.Key, error) { return identity.GenerateKey(c.Users.SigningAlgorithm) })}
 	u.life, u.end = context.WithCancel(context.Background())
 	var err error
 	if u.store, err = openStore(c); err != nil {
 		return nil, err
 	}
-	keys, err := u.keys(c)
+	var keys []identity.Key
+	if c.Store.Dir == "" {
+		keys, err = u.derived(c)
+	} else if u.kept, err = identity.OpenKeys(u.life, u.store, &identity.KeysOptions{
+		Algorithm: c.Users.SigningAlgorithm, Every: c.Users.KeyRotation, Logger: n.log.With("room", "identity"),
+	}, secrets(c)...); err == nil {
+		keys = u.kept.Current()
+	}
 	if err == nil {
 		u.Users, err = identity.New(u.life, u.store, &identity.Options{Issuer: n.endpoint(c) + usersPath}, keys...)
 	}
@@ -83,26 +86,17 @@ func (u *users) use(c *config.Config) error {
 		}
 		return nil
 	}
-	keys, err := u.keys(c)
+	keys, err := u.derived(c)
 	if err != nil {
 		return err
 	}
 	return u.Use(keys...)
 }
 
-// keys returns what signs tokens: what the store keeps, or as [node.serviceKeys] has
-// it for handlers' tokens.
-func (u *users) keys(c *config.Config) (keys []identity.Key, err error) {
-	if c.Store.Dir != "" {
-		u.kept, err = identity.OpenKeys(u.life, u.store, &identity.KeysOptions{
-			Algorithm: c.Users.SigningAlgorithm, Every: c.Users.KeyRotation, Logger: u.node.log.With("room", "identity"),
-		}, secrets(c)...)
-		if err != nil {
-			return nil, err
-		}
-		return u.kept.Current(), nil
-	}
-	if c.Users.SigningAlgorithm == identity.ES256 { // which alone can be derived
+// derived returns what signs tokens where nothing is kept, as [node.serviceKeys] has it
+// for handlers' tokens.
+func (u *users) derived(c *config.Config) (keys []identity.Key, err error) {
+	if u.node.started.Users.SigningAlgorithm == identity.ES256 { // which alone can be derived
 		for _, secret := range lastingSecrets(c) {
 			k, err := identity.DeriveKey(secret)
 			if err != nil {
@@ -124,22 +118,6 @@ func secrets(c *config.Config) (all [][]byte) {
 		all = append(all, []byte(k.Reveal()))
 	}
 	return all
-}
-
-// newUserKey makes a key at random.
-func newUserKey(algorithm string) (identity.Key, error) {
-	if algorithm == identity.RS256 {
-		private, err := rsa.GenerateKey(rand.Reader, 2048)
-		if err != nil {
-			return identity.Key{}, err
-		}
-		return identity.NewKey(private)
-	}
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return identity.Key{}, err
-	}
-	return identity.NewKey(private)
 }
 
 // watch closes the connections of users whose tokens end, and has keys give way to

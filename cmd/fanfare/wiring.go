@@ -72,7 +72,7 @@ func newNode(c *config.Config, endpoint func(*config.Config) string, log *slog.L
 	rand.Read(n.pagingKey)
 	n.issuer = token.NewIssuer(n.ring.IssuerKeys, n.hosts)
 	n.standIn = accesskey.Generate()
-	n.ownKey = sync.OnceValues(newServiceKey)
+	n.ownKey = sync.OnceValues(issuer.GenerateKey)
 	n.upstreams = newUpstreams(n)
 	n.directory = newDirectory(n)
 

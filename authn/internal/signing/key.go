@@ -45,6 +45,9 @@ const (
 	RS256 = "RS256"
 )
 
+// minBits is the least that an RSA key has.
+const minBits = 2048
+
 // New returns a key of an *ecdsa.PrivateKey over P-256, which signs by ES256, or of
 // an *rsa.PrivateKey of at least 2048 bits, which signs by RS256. Its id is the
 // thumbprint of RFC 7638, so that the same key has the same id everywhere.
@@ -73,8 +76,8 @@ func New(private crypto.PrivateKey) (Key, error) {
 		if err := p.Validate(); err != nil {
 			return Key{}, err
 		}
-		if bits := p.N.BitLen(); bits < 2048 {
-			return Key{}, fmt.Errorf("the RSA key has %d bits; at least 2048 would pass", bits)
+		if bits := p.N.BitLen(); bits < minBits {
+			return Key{}, fmt.Errorf("the RSA key has %d bits; at least %d would pass", bits, minBits)
 		}
 		k = Key{p, JWK{KeyType: "RSA", Algorithm: RS256, N: b64(p.N.Bytes()), E: b64(big.NewInt(int64(p.E)).Bytes())}}
 		hashed = struct {
@@ -92,6 +95,25 @@ func New(private crypto.PrivateKey) (Key, error) {
 	sum := sha256.Sum256(text)
 	k.public.Use, k.public.ID = "sig", b64(sum[:])
 	return k, nil
+}
+
+// Generate makes a key at random for an algorithm: over P-256, or of 2048 bits.
+func Generate(algorithm string) (Key, error) {
+	switch algorithm {
+	case ES256:
+		private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return Key{}, err
+		}
+		return New(private)
+	case RS256:
+		private, err := rsa.GenerateKey(rand.Reader, minBits)
+		if err != nil {
+			return Key{}, err
+		}
+		return New(private)
+	}
+	return Key{}, fmt.Errorf("keys cannot sign by %.64q; %s and %s would pass", algorithm, ES256, RS256)
 }
 
 // Derive makes an ES256 key for a purpose from a secret of at least 16 random
