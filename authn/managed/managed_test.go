@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,22 +66,98 @@ func TestCheck(t *testing.T) {
 // quick repeats as often as the default, without its pauses.
 var quick = policy.RetryOptions{RetryDelay: time.Millisecond, MaxRetryDelay: 2 * time.Millisecond}
 
-// The metadata service is asked again after what passes, and not after a refusal.
-func TestIMDS(t *testing.T) {
-	const updating = `{"error":"updating"}`
-	for _, test := range []struct {
-		name    string
-		answers []answer
-		calls   int
-		fails   string // in the error; empty for a token
-	}{
-		{"at once", nil, 1, ""},
+// The metadata service takes the id of a resource under the name that its documents
+// have and under the one that the library sends, and only from who says Metadata.
+func TestIdentity01MetadataService(t *testing.T) {
+	e, transport := imds(t)
+	const id = "/subscriptions/1/providers/Microsoft.ManagedIdentity/userAssignedIdentities/one"
+	want(t, tokensOf(t, managed.Identity{Type: managed.UserAssigned, ResourceID: id}, &managed.CredentialOptions{Transport: transport}), fresh(t))
+	if query := e.Asked()[0]; query.Get("msi_res_id") != id || query.Has("mi_res_id") {
+		t.Errorf("the library asks by %v", query)
+	}
+	for _, name := range []string{"msi_res_id", "mi_res_id"} {
+		for metadata, status := range map[string]int{"true": 200, "": 400} {
+			r := httptest.NewRequest("GET", "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=api://x&"+name+"="+url.QueryEscape(id), nil)
+			if metadata != "" {
+				r.Header.Set("Metadata", metadata)
+			}
+			w := httptest.NewRecorder()
+			e.ServeHTTP(w, r)
+			if w.Code != status {
+				t.Errorf("%s with Metadata %q: %d %s", name, metadata, w.Code, w.Body)
+			}
+		}
+	}
+}
+
+// The environment alone says where App Service has its tokens, over plain HTTP. What
+// was fetched for a resource is there for every credential of the process.
+func TestIdentity02AppService(t *testing.T) {
+	e := appService(t)
+	first, second := fresh(t), fresh(t)
+	for _, step := range []struct {
+		resource string
+		requests int
+	}{{first, 1}, {first, 1}, {second, 2}} {
+		want(t, tokensOf(t, system, nil), step.resource)
+		if n := len(e.Asked()); n != step.requests {
+			t.Errorf("%s: %d requests; want %d", step.resource, n, step.requests)
+		}
+	}
+}
+
+// A slash at the end of a resource is part of it, also where the name of a scope
+// follows, as in what all SDKs ask for Communication Services.
+func TestIdentity03SlashBeforeDefault(t *testing.T) {
+	for form := range strings.SplitSeq("IMDS/App Service", "/") {
+		o := &managed.CredentialOptions{}
+		var e *endpoint
+		if form == "IMDS" {
+			e, o.Transport = imds(t)
+		} else {
+			e = appService(t)
+		}
+		// The resource is what it is; it is the identity that nobody has had yet.
+		i := managed.Identity{Type: managed.UserAssigned, ClientID: fresh(t)}
+		const resource = "https://communication.azure.com/"
+		got, err := tokensOf(t, i, o).Token(t.Context(), "https://communication.azure.com//.default")
+		if err != nil || got != "token-for-"+resource {
+			t.Errorf("%s: got %q, %v", form, got, err)
+		}
+		if asked := e.Asked(); len(asked) != 1 || asked[0].Get("resource") != resource {
+			t.Errorf("%s was asked %v", form, asked)
+		}
+	}
+}
+
+// imdsTest is what the metadata service answers before it has a token, and what
+// comes of that.
+type imdsTest struct {
+	name    string
+	answers []answer
+	calls   int
+	fails   string // in the error; empty for a token
+}
+
+const updating = `{"error":"updating"}`
+
+// The metadata service is asked again where it is updated or too busy, and not where
+// it refuses.
+func TestIdentity04Retries(t *testing.T) {
+	testIMDS(t, []imdsTest{
 		{"404", []answer{{404, updating}}, 2, ""},
-		{"410", []answer{{410, updating}, {410, updating}}, 3, ""},
 		{"429", []answer{{429, `{"error":"throttled"}`}}, 2, ""},
+		{"400", []answer{{400, `{"error":"invalid_resource","error_description":"AADSTS500011:\r\n not found"}`}}, 1, "AADSTS500011"},
+	})
+}
+
+// What else the metadata service may answer.
+func TestIMDS(t *testing.T) {
+	testIMDS(t, []imdsTest{
+		{"at once", nil, 1, ""},
+		{"410", []answer{{410, updating}, {410, updating}}, 3, ""},
 		{"500", []answer{{500, "oops"}, {503, ""}, {504, ""}}, 4, ""},
 		{"404 for good", updatingForGood(), 7, "answered 404: updating"},
-		{"400", []answer{{400, `{"error":"invalid_resource","error_description":"AADSTS500011:\r\n not found"}`}}, 1, "AADSTS500011"},
 		{"401", []answer{{401, `{"error":"unknown_source"}`}}, 1, "answered 401: unknown_source"},
 		{"403 of a proxy", []answer{{403, "connecting to 169.254.169.254: network is unreachable"}}, 1, "unreachable"},
 		{"no JSON", []answer{{200, "<html>s3cret</html>"}}, 1, "no token"},
@@ -89,7 +166,11 @@ func TestIMDS(t *testing.T) {
 		{"over when it comes", []answer{{200, `{"access_token":"s3cret","expires_on":"1000000000"}`}}, 1, "expired"},
 		{"unsendable", []answer{{200, `{"access_token":"s3cret\r\nX: y","expires_in":"3600"}`}}, 1, "header"},
 		{"too long a token", []answer{{200, `{"access_token":"` + strings.Repeat("s3cret", 3000) + `","expires_in":"3600"}`}}, 1, "18000 bytes"},
-	} {
+	})
+}
+
+func testIMDS(t *testing.T, tests []imdsTest) {
+	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			e, transport := imds(t, test.answers...)
 			tokens := tokensOf(t, system, &managed.CredentialOptions{Transport: transport, Retry: quick})
@@ -118,25 +199,31 @@ func TestIMDS(t *testing.T) {
 func updatingForGood() []answer {
 	var all []answer
 	for range 20 {
-		all = append(all, answer{404, `{"error":"updating"}`})
+		all = append(all, answer{404, updating})
 	}
 	return all
 }
 
 // Each way to tell the end of a token is understood.
-func TestExpiryForms(t *testing.T) {
-	at := time.Now().Add(2 * time.Hour).Unix()
+func TestIdentity04ExpiryForms(t *testing.T) {
+	end := time.Now().Add(2 * time.Hour)
 	for name, members := range map[string]string{
-		"both as text":    fmt.Sprintf(`"expires_in":"7200","expires_on":"%d"`, at),
-		"both as numbers": fmt.Sprintf(`"expires_in":7200,"expires_on":%d`, at),
+		"text":            fmt.Sprintf(`"expires_in":"7200","expires_on":"%d"`, end.Unix()),
+		"numbers":         fmt.Sprintf(`"expires_in":7200,"expires_on":%d`, end.Unix()),
 		"only expires_in": `"expires_in":"7200"`,
-		"only expires_on": fmt.Sprintf(`"expires_on":"%d"`, at),
-		"with refresh_in": `"expires_in":"7200","refresh_in":"3600"`,
+		"only expires_on": fmt.Sprintf(`"expires_on":"%d"`, end.Unix()),
+		"and refresh_in":  `"expires_in":"7200","refresh_in":"3600"`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			resource := fresh(t)
-			_, transport := imds(t, answer{200, `{"access_token":"token-for-` + resource + `","token_type":"Bearer",` + members + `}`})
-			want(t, tokensOf(t, system, &managed.CredentialOptions{Transport: transport}), resource)
+			_, transport := imds(t, answer{200, `{"access_token":"x","token_type":"Bearer",` + members + `}`})
+			c, err := system.Credential(&managed.CredentialOptions{Transport: transport})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := c.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{fresh(t) + "/.default"}})
+			if off := got.ExpiresOn.Sub(end).Abs(); err != nil || got.Token != "x" || off > time.Minute {
+				t.Errorf("%q ends at %s, %v; want %s", got.Token, got.ExpiresOn, err, end)
+			}
 		})
 	}
 }
