@@ -5,8 +5,52 @@ import (
 	"testing"
 )
 
-// There is one identity, selected in one way, and whoever relies on it says for
-// what; every mistake is told with its place.
+// An identity is selected by one id, and the one that is the machine's own by none.
+func TestIdentity05OneSelector(t *testing.T) {
+	selectors := []string{"clientId", "objectId", "resourceId"}
+	settings := func(kind string, keys ...string) string {
+		text := "identity:\n  type: " + kind + "\n"
+		for _, key := range keys {
+			text += "  " + key + ": a\n"
+		}
+		return text
+	}
+	refused := func(target string, got []string) {
+		t.Helper()
+		if len(got) != 1 || !strings.Contains(got[0], ": identity."+target+": ") {
+			t.Errorf("got %q; want one about %s", got, target)
+		}
+	}
+	for i, one := range selectors {
+		if got := lines(t, settings("UserAssigned", one)); got != nil {
+			t.Errorf("%s alone: %q", one, got)
+		}
+		refused(one, lines(t, settings("SystemAssigned", one)))
+		for _, other := range selectors[i+1:] {
+			refused(other, lines(t, settings("UserAssigned", one, other)))
+			refused(other, lines(t, settings("UserAssigned", other, one)))
+		}
+	}
+	refused("objectId", lines(t, settings("UserAssigned", selectors...)))
+	if got := lines(t, settings("SystemAssigned")); got != nil {
+		t.Errorf("none: %q", got)
+	}
+	for text, want := range map[string]string{
+		settings("SystemAssigned", "clientId"): "fanfare.yaml:3:13: identity.clientId: A system-assigned identity is not selected by an id; " +
+			"without one, or with the type UserAssigned, this would pass",
+		settings("UserAssigned", "clientId", "resourceId"): "fanfare.yaml:4:15: identity.resourceId: There is clientId besides; " +
+			"exactly one of clientId, objectId and resourceId selects the identity",
+	} {
+		if got := strings.Join(lines(t, text), "\n"); got != want {
+			t.Errorf("got:\n%s\nwant:\n%s", got, want)
+		}
+	}
+	// Whichever source names the second.
+	refused("objectId", lines(t, settings("UserAssigned", "clientId"), "FANFARE_IDENTITY_OBJECT_ID=b"))
+}
+
+// There is one identity at most, and whoever relies on it says for what; every
+// mistake is told with its place.
 func TestIdentity(t *testing.T) {
 	handler := func(identity, auth string) string {
 		return identity + "\nhubs: { chat: { eventHandlers: [ { urlTemplate: 'http://127.0.0.1/', userEventPattern: '*', auth: " + auth + " } ] } }\n"
@@ -30,9 +74,7 @@ func TestIdentity(t *testing.T) {
 		{"local", handler("identity: { type: Local }", auth), ""},
 		{"default resource", handler("identity: { type: Local, defaultResource: 'api://x' }", "{ type: ManagedIdentity }"), ""},
 		{"unknown type", "identity: { type: Both }\n", `fanfare.yaml:1:19: identity.type: found "Both"; expected ` + types},
-		{"system, selected", "identity: { type: SystemAssigned, clientId: a }\n", "fanfare.yaml:1:45: identity.clientId: A system-assigned identity is not selected by an id; without one, or with the type UserAssigned, this would pass"},
 		{"user, not selected", "identity: { type: UserAssigned }\n", "fanfare.yaml:1:19: identity.type: A user-assigned identity is selected by clientId, objectId or resourceId; exactly one must be set"},
-		{"user, selected twice", "identity: { type: UserAssigned, clientId: a, resourceId: b }\n", "fanfare.yaml:1:58: identity.resourceId: There is clientId besides; exactly one of clientId, objectId and resourceId selects the identity"},
 		{"workload, selected", "identity: { type: WorkloadIdentity, objectId: a }\n", "fanfare.yaml:1:47: identity.objectId: A workload identity is selected by clientId, or by AZURE_CLIENT_ID in the environment"},
 		{"local, selected", "identity: { type: Local, clientId: a }\n", "fanfare.yaml:1:36: identity.clientId: selects an identity of Azure's; not used with identity.type Local"},
 		{"selected without a type", "identity: { objectId: a }\n", "fanfare.yaml:1:23: identity.objectId: selects an identity of Azure's; not used with identity.type None"},
