@@ -2,13 +2,22 @@ package keyvault_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"log/slog"
+	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/fanfare/fanfare/authn/keyvault"
 )
@@ -65,11 +74,54 @@ func (v *vault) now(change func(*vault)) {
 	change(v)
 }
 
+// Bare returns how many requests came without a token.
+func (v *vault) Bare() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.bare
+}
+
 // Shown returns the paths asked for with a token.
 func (v *vault) Shown() []string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return slices.Clone(v.shown)
+}
+
+// serve puts the vault behind TLS, with a certificate for Azure's vaults that roots
+// vouch for. All that transport carries goes to it.
+func (v *vault) serve(t *testing.T) (roots *x509.CertPool, transport func(*tls.Config) *http.Client) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		DNSNames: []string{"*.vault.azure.net"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(v)
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	roots = x509.NewCertPool()
+	roots.AddCert(certificate)
+	return roots, func(c *tls.Config) *http.Client {
+		tr := &http.Transport{TLSClientConfig: c, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, server.Listener.Addr().String())
+		}}
+		t.Cleanup(tr.CloseIdleConnections)
+		return &http.Client{Transport: tr}
+	}
 }
 
 // direct carries requests to a handler without a network, so that time can be a

@@ -2,18 +2,12 @@ package keyvault_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/big"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -34,21 +28,41 @@ func newVault() *vault {
 	return &vault{values: map[string]string{"/secrets/code/": "s3cret-1", "/secrets/code/0123456789abcdef0123456789abcdef": "s3cret-0"}}
 }
 
-// A vault is asked without a token first, and with one for what it says; from
-// then on with one. A path without a version ends with a slash. What was read is
-// kept, however its URI is spelled.
-func TestReading(t *testing.T) {
+// A vault is asked without a token first, and with one for what it says; from then
+// on with one. A path without a version ends with a slash. A vault that says that it
+// wants a token for another domain gets none.
+func TestIdentity08Challenge(t *testing.T) {
 	v, source := newVault(), &tokens{}
-	s := secretsOf(t, v, source, nil)
+	roots, transport := v.serve(t)
+	s := secretsOf(t, nil, source, &keyvault.Options{Transport: transport(&tls.Config{RootCAs: roots})})
 	want(t, s, current, "s3cret-1")
 	want(t, s, versioned, "s3cret-0")
-	want(t, s, current+"/", "s3cret-1")
-	want(t, s, "https://V.Vault.Azure.Net:443/Secrets/code", "s3cret-1")
-	if got := fmt.Sprint(v.Shown(), v.bare, source.Asked()); got != "[/secrets/code/ /secrets/code/0123456789abcdef0123456789abcdef] 1 [https://vault.azure.net https://vault.azure.net]" {
+	if got := fmt.Sprint(v.Bare(), v.Shown(), source.Asked()); got != "1 [/secrets/code/ /secrets/code/0123456789abcdef0123456789abcdef] [https://vault.azure.net https://vault.azure.net]" {
 		t.Errorf("the vault was asked %s", got)
 	}
-	if got := s.Stats(); got.Kept != 2 || got.Fetches != 2 || got.Failures != 0 {
-		t.Errorf("%+v", got)
+
+	for _, resource := range []string{"https://management.azure.com", "https://vault.azure.net.eve.example", "https://eve.vault.azure.net"} {
+		v, source := newVault(), &tokens{}
+		v.challenge = `Bearer authorization="https://login.microsoftonline.com/72f988bf", resource="` + resource + `"`
+		roots, transport := v.serve(t)
+		s := secretsOf(t, nil, source, &keyvault.Options{Transport: transport(&tls.Config{RootCAs: roots})})
+		got, err := s.Secret(t.Context(), current)
+		if got != "" || err == nil || !strings.Contains(err.Error(), resource) || len(source.Asked()) > 0 || v.Bare() != 1 || len(v.Shown()) > 0 {
+			t.Errorf("for %s: %q, %v; %d requests and %d with a token for %q", resource, got, err, v.Bare(), len(v.Shown()), source.Asked())
+		}
+	}
+}
+
+// What was read is kept, however its URI is spelled.
+func TestKept(t *testing.T) {
+	v := newVault()
+	s := secretsOf(t, v, &tokens{}, nil)
+	for _, uri := range []string{current, current + "/", "https://V.Vault.Azure.Net:443/Secrets/code"} {
+		want(t, s, uri, "s3cret-1")
+	}
+	want(t, s, versioned, "s3cret-0")
+	if got := s.Stats(); got.Kept != 2 || got.Fetches != 2 || got.Failures != 0 || len(v.Shown()) != 2 {
+		t.Errorf("%+v, %d requests", got, len(v.Shown()))
 	}
 }
 
@@ -146,7 +160,7 @@ func TestURIs(t *testing.T) {
 
 // A secret without a version is read again beside its use, one with a version is
 // not; a doubt hastens it, and settings that are read again do so for both.
-func TestRotation(t *testing.T) {
+func TestIdentity08Rotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newVault()
 		s := secretsOf(t, v, &tokens{}, nil)
@@ -339,8 +353,8 @@ func TestChallenges(t *testing.T) {
 				case test.resource != "" && (err != nil || got != "s3cret-1" || !slices.Equal(asked, []string{test.resource})):
 					t.Errorf("got %q, %v, with tokens for %q", got, err, asked)
 				}
-				if test.resource == "" && v.bare != 1 {
-					t.Errorf("asked %d times: %v", v.bare, err)
+				if test.resource == "" && v.Bare() != 1 {
+					t.Errorf("asked %d times: %v", v.Bare(), err)
 				}
 			})
 		})
@@ -382,37 +396,8 @@ func FuzzChallenge(f *testing.F) {
 // Over the network it is TLS, with a certificate of the vault's own name, or
 // nothing.
 func TestTLS(t *testing.T) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		DNSNames: []string{"*.vault.azure.net"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
 	v := newVault()
-	server := httptest.NewUnstartedServer(v)
-	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
-	server.StartTLS()
-	t.Cleanup(server.Close)
-	roots := x509.NewCertPool()
-	roots.AddCert(certificate)
-	transport := func(c *tls.Config) *http.Client {
-		tr := &http.Transport{TLSClientConfig: c, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, server.Listener.Addr().String())
-		}}
-		t.Cleanup(tr.CloseIdleConnections)
-		return &http.Client{Transport: tr}
-	}
+	roots, transport := v.serve(t)
 	hosts, err := keyvault.NewHosts("vault.example.com")
 	if err != nil {
 		t.Fatal(err)
