@@ -3,6 +3,7 @@ package entra_test
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -17,6 +18,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/fanfare/fanfare/authn/entra"
 	"github.com/fanfare/fanfare/engine"
@@ -66,6 +69,49 @@ func (s *story) out(what, token string, code engine.Code, rule string) {
 func madeUp(kid string) string {
 	b64 := base64.RawURLEncoding.EncodeToString
 	return b64([]byte(`{"alg":"RS256","kid":"`+kid+`"}`)) + "." + b64([]byte("{}")) + ".AA"
+}
+
+// Tokens of both versions pass, for each name that the service goes by. Those of
+// another tenant do not, nor those that no key of the issuer has signed; for a key
+// that it does not have, it is asked again once.
+func TestIdentity07Validator(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		names := []string{"api://fanfare", "dddddddd-0000-4000-8000-000000000001"}
+		s.door = entra.NewServers(s.issuer, names, owners(t, robot))
+		v2 := with{"iss": s.url + "/" + tenant + "/v2.0", "ver": "2.0"}
+		for _, version := range []with{v1, v2} {
+			for _, name := range names {
+				s.in(fmt.Sprint(version["ver"], " for ", name), s.token("one", version, with{"aud": name}))
+			}
+		}
+
+		good := with{"aud": names[0]}
+		s.out("another tenant's tid, 1.0", s.token("one", good, v1, with{"tid": stranger}), engine.CodeUnauthenticated, "entra.tenant")
+		s.out("another tenant's tid, 2.0", s.token("one", good, with{"tid": stranger}), engine.CodeUnauthenticated, "entra.tenant")
+		s.out("another tenant, 1.0", s.token("one", good, v1, with{"tid": stranger, "iss": "https://sts.windows.net/" + stranger + "/"}), engine.CodeUnauthenticated, "entra.issuer")
+		s.out("another tenant, 2.0", s.token("one", good, with{"tid": stranger, "iss": s.url + "/" + stranger + "/v2.0"}), engine.CodeUnauthenticated, "entra.issuer")
+		for alg, key := range map[jwt.SigningMethod]any{
+			jwt.SigningMethodNone:  jwt.UnsafeAllowNoneSignatureType,
+			jwt.SigningMethodHS256: x509.MarshalPKCS1PublicKey(&private("one").PublicKey),
+		} {
+			forged := jwt.NewWithClaims(alg, jwt.MapClaims(s.claims(good)))
+			forged.Header["kid"] = "one"
+			text, err := forged.SignedString(key)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			s.out(alg.Alg(), text, engine.CodeUnauthenticated, "entra.alg")
+		}
+
+		time.Sleep(11 * time.Second) // the issuer may be asked again
+		before := s.requests(keysPath)
+		for range 10 {
+			s.out("an unknown key", s.token("two", good), engine.CodeUnauthenticated, "entra.kid")
+		}
+		if n := s.requests(keysPath) - before; before != 1 || n != 1 {
+			s.t.Errorf("the keys were read %d times, and %d times for one that is unknown", before, n)
+		}
+	})
 }
 
 // A key that is new is found, however often others asked for nonsense before; one

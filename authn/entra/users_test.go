@@ -138,7 +138,7 @@ func TestUsersWithoutTenant(t *testing.T) {
 
 // Servers of the users' service take its name in both forms, and users do not pass
 // for servers of another.
-func TestEitherSlash(t *testing.T) {
+func TestIdentityAudienceSlash(t *testing.T) {
 	p := newProvider()
 	i := newIssuer(t, p, p.inMemory())
 	both := entra.EitherSlash(entra.AudienceCommunication, entra.Audience+"/")
