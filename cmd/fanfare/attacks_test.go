@@ -628,18 +628,16 @@ func attackSecrets(t *testing.T) {
 	v.set("/secrets/metadata/", "http://169.254.169.254")
 	v.set("/secrets/scheme/", "http://")
 	handler := func(secret, rest string) string {
-		return `{ anonymousConnectPolicy: allow, eventHandlers: [ { urlTemplate: "{@Microsoft.KeyVault(SecretUri=https://` + v.host + `/secrets/` + secret + `)}` + rest + `", systemEvents: [connect] } ] }`
+		return `{ anonymousConnectPolicy: allow, eventHandlers: [ { urlTemplate: "` + v.reference("/secrets/"+secret) + rest + `", systemEvents: [connect] } ] }`
 	}
-	path := file(t, "fanfare.yaml", `listen: 127.0.0.1:0
-identity: { type: SystemAssigned }
-keyVault: { allowedHosts: ["`+v.host+`"] }
+	path := file(t, "fanfare.yaml", v.settings(`
 hubs:
   good: `+handler("good", "/{event}")+`
   metadata: `+handler("metadata", "/{event}")+`
   scheme: `+handler("scheme", "{hub}/")+`
   moved: `+handler("elsewhere", "/{event}")+`
-`)
-	n := startProcess(t, append(appService(t), "SSL_CERT_FILE="+v.caFile, "NO_PROXY=localhost"), "--config", path)
+`))
+	n := startProcess(t, v.environ(t), "--config", path)
 	enter := func(hub string) func(*testing.T) (int, string) {
 		return func(t *testing.T) (int, string) {
 			t.Helper()

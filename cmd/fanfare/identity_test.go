@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -42,6 +44,15 @@ func appService(t *testing.T) (environ []string) {
 	}))
 	t.Cleanup(s.Close)
 	return []string{"IDENTITY_ENDPOINT=" + s.URL + "/msi/token", "IDENTITY_HEADER=header-secret"}
+}
+
+// asApp makes this process an app of App Service.
+func asApp(t *testing.T) {
+	t.Helper()
+	for _, kv := range appService(t) {
+		name, value, _ := strings.Cut(kv, "=")
+		t.Setenv(name, value)
+	}
 }
 
 // vault is a key vault on localhost, of a certificate that nobody but its CA file
@@ -96,6 +107,22 @@ func (v *vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// settings are those of a node that may ask the vault.
+func (v *vault) settings(more string) string {
+	return "listen: 127.0.0.1:0\nidentity: { type: SystemAssigned }\nkeyVault: { allowedHosts: [\"" + v.host + "\"] }" + more
+}
+
+// environ is that of such a node's process: an app of App Service, which trusts the vault.
+func (v *vault) environ(t *testing.T) []string {
+	t.Helper()
+	return append(appService(t), "SSL_CERT_FILE="+v.caFile, "NO_PROXY=localhost")
+}
+
+// reference stands for a secret in a URL template.
+func (v *vault) reference(path string) string {
+	return "{@Microsoft.KeyVault(SecretUri=https://" + v.host + path + ")}"
+}
+
 func (v *vault) set(path, value string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -136,16 +163,81 @@ func startProcess(t *testing.T, environ []string, args ...string) *process {
 	return p
 }
 
-// A node with an identity of Azure's shows event handlers a token, and knows the
-// secrets that its settings refer to. A rotated secret is picked up when the
-// handler refuses the one before it.
-func TestIdentityAndSecrets(t *testing.T) {
+// An event handler gets a token with each event, and none with the question whether it
+// takes events. An event that there is no token for fails, and is not sent at all.
+func TestIdentity06HandlerToken(t *testing.T) {
+	asApp(t)
+	up := newUpstream(t)
+	path := file(t, "fanfare.yaml", `
+listen: 127.0.0.1:0
+identity: { type: SystemAssigned, defaultResource: "api://unknown" }
+hubs:
+  chat:
+    eventHandlers:
+      - urlTemplate: "`+up.URL+`"
+        userEventPattern: "*"
+        systemEvents: [connect, connected, disconnected]
+        auth: { type: ManagedIdentity, managedIdentity: { resource: "api://my-handler" } }
+  shut: { eventHandlers: [ { urlTemplate: "`+up.URL+`/shut", systemEvents: [connect], auth: { type: ManagedIdentity } } ] }
+  mute: { eventHandlers: [ { urlTemplate: "`+up.URL+`/mute", userEventPattern: "*", auth: { type: ManagedIdentity } } ] }
+`)
+	n := startNode(t, nil, "--config", path)
+	connect := n.environ(accesskey.DevelopmentKey)
+	c, err := dial(t, connect, "--hub", "chat")
+	if err != nil {
+		t.Fatalf("%v: %s", err, n.err)
+	}
+	if err := c.SendEvent(t.Context(), "x", text("x"), nil); err != nil {
+		t.Error(err)
+	}
+	c.Close()
+	got := map[string]string{}
+	for range 4 {
+		select {
+		case r := <-up.events:
+			got[r.Header.Get("Ce-Eventname")] = r.Method + " " + r.Header.Get("Authorization")
+		case <-time.After(patience):
+			t.Fatalf("the handler got %v", got)
+		}
+	}
+	const sent = "POST Bearer t0ken-for-api://my-handler"
+	if want := map[string]string{"connect": sent, "connected": sent, "x": sent, "disconnected": sent}; !maps.Equal(got, want) {
+		t.Errorf("the handler got %v", got)
+	}
+	if r := <-up.checks; r.Method != http.MethodOptions || r.Header.Get("Authorization") != "" {
+		t.Errorf("the handler was asked by %s with %q", r.Method, r.Header.Get("Authorization"))
+	}
+
+	if _, err := dial(t, connect, "--hub", "shut"); !refusedWith(err, http.StatusInternalServerError) {
+		t.Errorf("without a token: %v", err)
+	}
+	mute, err := dial(t, connect, "--hub", "mute")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ack, ok := errors.AsType[*client.AckError](mute.SendEvent(t.Context(), "x", text("x"), nil))
+	if !ok || ack.Name != "InternalServerError" {
+		t.Errorf("without a token: %v", ack)
+	}
+	n.err.wait(t, "answered 400: invalid_resource")
+	n.signals <- syscall.SIGTERM
+	if code := n.wait(t); code != exitOK {
+		t.Errorf("exit code %d: %s", code, n.err)
+	}
+	select { // after the node's end nothing is on its way
+	case r := <-up.events:
+		t.Errorf("the handler got %s %s with %q", r.Method, r.URL, r.Header.Get("Authorization"))
+	default:
+	}
+}
+
+// A secret that has been rotated is picked up while the node runs: when the handler
+// refuses the one before it, and when the settings are read again.
+func TestIdentity08RotatedSecret(t *testing.T) {
 	v := newVault(t)
-	v.set("/secrets/code/", "c0de-1")
-	v.set("/secrets/more/v1", "m0re=1&x=2")
 	up := newUpstream(t)
 	var mu sync.Mutex
-	code := "c0de-1"
+	code := ""
 	up.answer = func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -153,113 +245,111 @@ func TestIdentityAndSecrets(t *testing.T) {
 			w.WriteHeader(http.StatusUnauthorized)
 		}
 	}
-	secret := func(path string) string {
-		return "{@Microsoft.KeyVault(SecretUri=https://" + v.host + path + ")}"
-	}
-	path := file(t, "fanfare.yaml", `
-listen: 127.0.0.1:0
-metrics: { listen: 127.0.0.1:0 }
-identity: { type: SystemAssigned, defaultResource: "api://unknown" }
-keyVault: { allowedHosts: ["`+v.host+`"] }
-hubs:
-  chat:
-    eventHandlers:
-      - urlTemplate: "`+up.URL+`/{event}?code=`+secret("/secrets/code")+`&`+secret("/secrets/more/v1")+`"
-        userEventPattern: "*"
-        systemEvents: [connect]
-        auth: { type: ManagedIdentity, managedIdentity: { resource: "api://my-handler" } }
-  silent:
-    eventHandlers:
-      - { urlTemplate: "`+up.URL+`", systemEvents: [connect], auth: { type: ManagedIdentity } }
-  closed:
-    eventHandlers:
-      - { urlTemplate: "`+up.URL+`/?code=`+secret("/secrets/unknown")+`", systemEvents: [connect] }
-`)
-	environ := append(appService(t), "SSL_CERT_FILE="+v.caFile, "NO_PROXY=localhost")
-	if exit, out, said := finish(t, environ, "check", "--config", path); exit != exitOK {
-		t.Fatal(exit, out, said)
-	}
-	n := startProcess(t, environ, "--config", path)
-	connect := n.environ(accesskey.DevelopmentKey)
-
-	c, err := dial(t, connect, "--hub", "chat", "--user", "ann")
-	if err != nil {
-		t.Fatalf("%v: %s", err, n.err)
-	}
-	mustReceive[client.Connected](t, c)
-	right := func(r *http.Request, code string) {
-		t.Helper()
-		if got := r.Header.Get("Authorization"); got != "Bearer t0ken-for-api://my-handler" {
-			t.Errorf("the handler got Authorization %q", got)
-		}
-		if got, want := r.URL.RawQuery, "code="+code+"&m0re=1&x=2"; got != want {
-			t.Errorf("the handler got the query %q; want %q", got, want)
-		}
-	}
-	right(up.event(t, "connect"), "c0de-1")
-	if r := <-up.checks; r.Header.Get("Authorization") != "" || r.URL.Query().Get("code") != "c0de-1" {
-		t.Errorf("the validation had %q and %q", r.Header.Get("Authorization"), r.URL.RawQuery)
-	}
-
 	rotate := func(to string) {
 		v.set("/secrets/code/", to)
 		mu.Lock()
 		defer mu.Unlock()
 		code = to
 	}
-	rotate("c0de-2")
-	if err := c.SendEvent(t.Context(), "x", text("x"), nil); err == nil {
-		t.Error("the event was accepted with the code before")
+	rotate("c0de-1")
+	path := file(t, "fanfare.yaml", v.settings(`
+hubs: { chat: { eventHandlers: [ { urlTemplate: "`+up.URL+`?code=`+v.reference("/secrets/code")+`", userEventPattern: "*" } ] } }
+`))
+	n := startProcess(t, v.environ(t), "--config", path)
+	c, err := dial(t, n.environ(accesskey.DevelopmentKey), "--hub", "chat")
+	if err != nil {
+		t.Fatal(err)
 	}
-	right(up.event(t, "x"), "c0de-1")
+	// send returns the secret that the handler got with an event.
+	send := func() (string, error) {
+		t.Helper()
+		err := c.SendEvent(t.Context(), "x", text("x"), nil)
+		return up.event(t, "x").URL.Query().Get("code"), err
+	}
+	if got, err := send(); got != "c0de-1" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+
+	rotate("c0de-2")
+	if got, err := send(); got != "c0de-1" || err == nil {
+		t.Errorf("after the first rotation: %q, %v", got, err)
+	}
 	// That event is lost; the secret is read again for those that come.
 	last := ""
 	eventually(t, "the secret is read again", func() bool {
-		err := c.SendEvent(t.Context(), "x", text("x"), nil)
-		last = up.event(t, "x").URL.Query().Get("code")
+		got, err := send()
+		last = got
 		return err == nil
 	})
 	if last != "c0de-2" {
 		t.Errorf("accepted with %q", last)
 	}
-	// Settings that are read again make everything be read again.
 	rotate("c0de-3")
 	n.cmd.Process.Signal(syscall.SIGHUP)
 	n.err.wait(t, "the settings were read again")
+	if got, err := send(); got != "c0de-3" || err != nil {
+		t.Errorf("after the second rotation: %q, %v", got, err)
+	}
+}
+
+// A template may refer to several secrets. Where one of them cannot be had the event
+// fails, and nobody is sent a URL with a reference in it. No secret shows.
+func TestIdentity09TwoSecrets(t *testing.T) {
+	v := newVault(t)
+	v.set("/secrets/code/", "c0de-1")
+	v.set("/secrets/more/v1", "m0re=1&x=2")
+	up := newUpstream(t)
+	code, more, unknown := v.reference("/secrets/code"), v.reference("/secrets/more/v1"), v.reference("/secrets/unknown")
+	path := file(t, "fanfare.yaml", v.settings(`
+log: { level: debug }
+hubs:
+  chat: { eventHandlers: [ { urlTemplate: "`+up.URL+`/{event}?code=`+code+`&`+more+`", userEventPattern: "*", systemEvents: [connect] } ] }
+  shut: { eventHandlers: [ { urlTemplate: "`+up.URL+`/shut?code=`+code+`&`+unknown+`", systemEvents: [connect] } ] }
+  mute: { eventHandlers: [ { urlTemplate: "`+up.URL+`/mute?code=`+unknown+`&`+more+`", userEventPattern: "*" } ] }
+`))
+	if exit, out, said := finish(t, nil, "check", "--config", path); exit != exitOK {
+		t.Fatal(exit, out, said)
+	}
+	n := startProcess(t, v.environ(t), "--config", path)
+	connect := n.environ(accesskey.DevelopmentKey)
+	c, err := dial(t, connect, "--hub", "chat")
+	if err != nil {
+		t.Fatalf("%v: %s", err, n.err)
+	}
 	if err := c.SendEvent(t.Context(), "x", text("x"), nil); err != nil {
 		t.Error(err)
 	}
-	right(up.event(t, "x"), "c0de-3")
-
-	// Without a token or a secret nothing is sent, and the log says why.
-	for hub, why := range map[string]string{"silent": "answered 400: invalid_resource", "closed": "answered 404: SecretNotFound"} {
-		if _, err := dial(t, connect, "--hub", hub); !refusedWith(err, http.StatusInternalServerError) {
-			t.Errorf("%s: %v", hub, err)
+	for _, event := range []string{"connect", "x"} {
+		if got, want := up.event(t, event).URL.String(), "/"+event+"?code=c0de-1&m0re=1&x=2"; got != want {
+			t.Errorf("the handler got %s; want %s", got, want)
 		}
-		n.err.wait(t, why)
+	}
+
+	if _, err := dial(t, connect, "--hub", "shut"); !refusedWith(err, http.StatusInternalServerError) {
+		t.Errorf("without a secret: %v", err)
+	}
+	mute, err := dial(t, connect, "--hub", "mute")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := mute.SendEvent(t.Context(), "x", text("x"), nil); err == nil {
+		t.Error("an event was accepted without a secret")
+	}
+	n.err.wait(t, "answered 404: SecretNotFound")
+	n.cmd.Process.Signal(syscall.SIGTERM)
+	if exit := n.wait(t); exit != exitOK {
+		t.Errorf("exit code %d: %s", exit, n.err)
+	}
+	close(up.checks)
+	for r := range up.checks {
+		if u := r.URL.String(); !strings.Contains(u, "?code=c0de-1&m0re=1&x=2") {
+			t.Errorf("the handler was asked at %s", u)
+		}
 	}
 	select {
 	case r := <-up.events:
 		t.Errorf("the handler got %s %s", r.Method, r.URL)
 	default:
-	}
-
-	page := regexp.MustCompile(`Metrics +(\S+)`).FindStringSubmatch(n.out.String())[1]
-	_, counters := get(t, page)
-	for _, want := range []string{
-		// For the handler, the vault, and one that is unknown; two secrets, twice
-		// more by a doubt and SIGHUP, and one that is unknown.
-		"fanfare_identity_token_fetches_total 3", "fanfare_identity_token_failures_total 1",
-		"fanfare_keyvault_fetches_total 6", "fanfare_keyvault_failures_total 1",
-	} {
-		if !strings.Contains(counters, "\n"+want+"\n") {
-			t.Errorf("%q is not among\n%s", want, counters)
-		}
-	}
-
-	n.cmd.Process.Signal(syscall.SIGTERM)
-	if exit := n.wait(t); exit != exitOK {
-		t.Errorf("exit code %d: %s", exit, n.err)
 	}
 	all := n.out.String() + n.err.String()
 	for _, secret := range []string{"c0de", "m0re", "t0ken", "header-secret"} {
@@ -269,6 +359,41 @@ hubs:
 	}
 	if len(v.wrong) > 0 {
 		t.Errorf("the vault got %v", v.wrong)
+	}
+}
+
+// Tokens and secrets that are fetched are counted, and those that cannot be had.
+func TestIdentityCounters(t *testing.T) {
+	v := newVault(t)
+	v.set("/secrets/code/", "c0de")
+	up := newUpstream(t)
+	path := file(t, "fanfare.yaml", v.settings(`
+metrics: { listen: 127.0.0.1:0 }
+hubs:
+  chat:
+    eventHandlers:
+      - urlTemplate: "`+up.URL+`?code=`+v.reference("/secrets/code")+`"
+        systemEvents: [connect]
+        auth: { type: ManagedIdentity, managedIdentity: { resource: "api://my-handler" } }
+  silent: { eventHandlers: [ { urlTemplate: "`+up.URL+`", systemEvents: [connect], auth: { type: ManagedIdentity, managedIdentity: { resource: "api://unknown" } } } ] }
+  closed: { eventHandlers: [ { urlTemplate: "`+up.URL+`?code=`+v.reference("/secrets/unknown")+`", systemEvents: [connect] } ] }
+`))
+	n := startProcess(t, v.environ(t), "--config", path)
+	for hub, passes := range map[string]bool{"chat": true, "silent": false, "closed": false} {
+		if _, err := dial(t, n.environ(accesskey.DevelopmentKey), "--hub", hub); passes != (err == nil) {
+			t.Errorf("%s: %v", hub, err)
+		}
+	}
+	page := regexp.MustCompile(`Metrics +(\S+)`).FindStringSubmatch(n.out.String())[1]
+	_, counters := get(t, page)
+	for _, want := range []string{
+		// For the handler, the vault, and one that is unknown; a secret, and one that is unknown.
+		"fanfare_identity_token_fetches_total 3", "fanfare_identity_token_failures_total 1",
+		"fanfare_keyvault_fetches_total 2", "fanfare_keyvault_failures_total 1",
+	} {
+		if !strings.Contains(counters, "\n"+want+"\n") {
+			t.Errorf("%q is not among\n%s", want, counters)
+		}
 	}
 }
 
@@ -417,10 +542,7 @@ func TestLocalIdentityWithoutAKey(t *testing.T) {
 
 // An identity that changes with the settings reaches those handlers that rely on it.
 func TestReloadedIdentity(t *testing.T) {
-	for _, kv := range appService(t) {
-		name, value, _ := strings.Cut(kv, "=")
-		t.Setenv(name, value)
-	}
+	asApp(t)
 	up := newUpstream(t)
 	handler := "hubs: { chat: { eventHandlers: [ { urlTemplate: '" + up.URL + "', userEventPattern: '*', auth: %s } ] } }\n"
 	path := file(t, "fanfare.yaml", "listen: 127.0.0.1:0\n"+fmt.Sprintf(handler, "{}"))
