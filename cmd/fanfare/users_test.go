@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -42,30 +45,58 @@ func asServer(t *testing.T, n *command, key, line, body string) (int, map[string
 // a time.
 func asServerWith(t *testing.T, n *command, key, line, body string, change func(r *http.Request, at time.Time)) (int, string) {
 	t.Helper()
+	r := newRequest(t, "http://"+n.address, line, body)
+	at := time.Now()
+	signing{key: key, at: at}.sign(t, r, body)
+	if change != nil {
+		change(r, at.UTC())
+	}
+	return answer(t, r, nil)
+}
+
+// newRequest returns a request to identity endpoints that nobody has signed.
+func newRequest(t *testing.T, endpoint, line, body string) *http.Request {
+	t.Helper()
 	method, target, _ := strings.Cut(line, " ")
-	target += "?api-version=2023-10-01"
-	r, err := http.NewRequest(method, "http://"+n.address+target, nil)
+	r, err := http.NewRequest(method, endpoint+target+"?api-version=2023-10-01", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	setBody(r, body)
-	secret, err := base64.StdEncoding.DecodeString(key)
+	r.Header.Set("Content-Type", "application/json")
+	return r
+}
+
+// signing says what a request is signed with. Empty and zero mean what the request has,
+// and now.
+type signing struct {
+	key, target, host string
+	at                time.Time
+}
+
+func (s signing) sign(t *testing.T, r *http.Request, body string) {
+	t.Helper()
+	secret, err := base64.StdEncoding.DecodeString(s.key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := time.Now().UTC()
+	if s.at.IsZero() {
+		s.at = time.Now()
+	}
 	sum := sha256.Sum256([]byte(body))
-	hash, date := base64.StdEncoding.EncodeToString(sum[:]), at.Format(http.TimeFormat)
+	hash, date := base64.StdEncoding.EncodeToString(sum[:]), s.at.UTC().Format(http.TimeFormat)
 	h := hmac.New(sha256.New, secret)
-	fmt.Fprintf(h, "%s\n%s\n%s;%s;%s", method, target, date, n.address, hash)
+	fmt.Fprintf(h, "%s\n%s\n%s;%s;%s", r.Method, cmp.Or(s.target, r.URL.RequestURI()), date, cmp.Or(s.host, r.Host), hash)
 	r.Header.Set("x-ms-date", date)
 	r.Header.Set("x-ms-content-sha256", hash)
-	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Authorization", "HMAC-SHA256 SignedHeaders=x-ms-date;host;x-ms-content-sha256&Signature="+base64.StdEncoding.EncodeToString(h.Sum(nil)))
-	if change != nil {
-		change(r, at)
-	}
-	c := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+}
+
+// answer returns the status and the text of a node's answer. roots vouch for a node
+// with TLS.
+func answer(t *testing.T, r *http.Request, roots *x509.CertPool) (int, string) {
+	t.Helper()
+	c := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots}}}
 	reply, err := c.Do(r)
 	if err != nil {
 		t.Fatal(err)
