@@ -22,7 +22,8 @@ import (
 )
 
 // Those numbered are the behaviours of the Identity service that a door alone can show.
-// The others stand with access keys and users, and with the SDKs.
+// The others stand with access keys and users, with the service's own tokens and secrets,
+// with whole nodes, and with the SDKs.
 
 func TestIdentity14CreateWithoutBody(t *testing.T) {
 	s := startIdentity(t, nil)
@@ -327,21 +328,23 @@ func TestIdentityCustomID(t *testing.T) {
 	}
 }
 
+// identityLines are all operations, and the versions that brought them.
+var identityLines = []struct{ line, since string }{
+	{"POST /identities", "2021-03-07"},
+	{"DELETE /identities/8:acs:x", "2021-03-07"},
+	{"POST /identities/8:acs:x/:issueAccessToken", "2021-03-07"},
+	{"POST /identities/8:acs:x/:revokeAccessTokens", "2021-03-07"},
+	{"POST /teamsUser/:exchangeAccessToken", "2022-06-01"},
+	{"POST /access/teamsExtension/:exchangeAccessToken", "2025-06-30"},
+	{"GET /access/teamsExtension/tenants/" + tenant + "/assignments/" + ann, "2025-06-30"},
+	{"PUT /access/teamsExtension/tenants/" + tenant + "/assignments/" + ann, "2025-06-30"},
+	{"DELETE /access/teamsExtension/tenants/" + tenant + "/assignments/" + ann, "2025-06-30"},
+}
+
 // Which version has which operation.
 func TestIdentityVersions(t *testing.T) {
 	s := startIdentity(t, nil)
-	assignment := "/access/teamsExtension/tenants/" + tenant + "/assignments/" + ann
-	for _, tt := range []struct{ line, since string }{
-		{"POST /identities", "2021-03-07"},
-		{"DELETE /identities/8:acs:x", "2021-03-07"},
-		{"POST /identities/8:acs:x/:issueAccessToken", "2021-03-07"},
-		{"POST /identities/8:acs:x/:revokeAccessTokens", "2021-03-07"},
-		{"POST /teamsUser/:exchangeAccessToken", "2022-06-01"},
-		{"POST /access/teamsExtension/:exchangeAccessToken", "2025-06-30"},
-		{"GET " + assignment, "2025-06-30"},
-		{"PUT " + assignment, "2025-06-30"},
-		{"DELETE " + assignment, "2025-06-30"},
-	} {
+	for _, tt := range identityLines {
 		for _, version := range []string{"2021-03-07", "2022-06-01", "2022-10-01", "2023-10-01", "2025-03-02-preview", "2025-06-30", "2026-07-22", "2026-09-23"} {
 			r := s.do(tt.line+"?api-version="+version, "")
 			unsupported := r.status == 400 && strings.Contains(r.body, "UnsupportedApiVersion")
@@ -354,15 +357,29 @@ func TestIdentityVersions(t *testing.T) {
 				}
 			}
 		}
-		for _, query := range []string{"?", "?api-version=", "?api-version=2021-10-31-preview", "?api-version=2026-09-23&api-version=2026-09-23", "?version=2026-09-23"} {
-			f := s.must(400, nil, tt.line+query, "").failure(t)
-			if f.Code != "UnsupportedApiVersion" || f.Target != "api-version" || f.Inner.Code != "rest.api-version" ||
-				!strings.Contains(query, "&") && !strings.Contains(f.Message, tt.since) {
-				t.Errorf("%s%s: %+v", tt.line, query, f)
-			}
-		}
 		if r := s.do(tt.line+"?API-Version=2026%2D09-23&other=%20", ""); strings.Contains(r.body, "rest.api-version") {
 			t.Errorf("%s: %s", tt.line, r.body)
+		}
+	}
+}
+
+// A version that nobody knows is refused by every operation, which says those that it has.
+func TestIdentityUnknownVersion(t *testing.T) {
+	s := startIdentity(t, nil)
+	for _, tt := range identityLines {
+		for query, says := range map[string]string{
+			"?api-version=2021-10-31-preview": `The api-version "2021-10-31-preview" is not supported: expected one of ` + tt.since,
+			"?api-version=2099-01-01":         `The api-version "2099-01-01" is not supported: expected one of ` + tt.since,
+			"?api-version=2026-09-23x":        `The api-version "2026-09-23x" is not supported: expected one of ` + tt.since,
+			"?api-version=":                   tt.since,
+			"?":                               "The api-version is missing: expected one of " + tt.since,
+			"?version=2026-09-23":             "The api-version is missing: expected one of " + tt.since,
+			"?api-version=2026-09-23&api-version=2026-09-23": "api-version",
+		} {
+			f := s.must(400, nil, tt.line+query, "").failure(t)
+			if f.Code != "UnsupportedApiVersion" || f.Target != "api-version" || f.Inner.Code != "rest.api-version" || !strings.Contains(f.Message, says) {
+				t.Errorf("%s%s: %+v", tt.line, query, f)
+			}
 		}
 	}
 }
