@@ -47,7 +47,7 @@ func TestIdentity08Challenge(t *testing.T) {
 		roots, transport := v.serve(t)
 		s := secretsOf(t, nil, source, &keyvault.Options{Transport: transport(&tls.Config{RootCAs: roots})})
 		got, err := s.Secret(t.Context(), current)
-		if got != "" || err == nil || !strings.Contains(err.Error(), resource) || len(source.Asked()) > 0 || v.Bare() != 1 || len(v.Shown()) > 0 {
+		if got != "" || err == nil || !strings.Contains(err.Error(), "wants a token for \""+resource) || len(source.Asked()) > 0 || v.Bare() != 1 || len(v.Shown()) > 0 {
 			t.Errorf("for %s: %q, %v; %d requests and %d with a token for %q", resource, got, err, v.Bare(), len(v.Shown()), source.Asked())
 		}
 	}
