@@ -463,7 +463,7 @@ func attackCertificates(t *testing.T) {
 	attackAll(t, []attack{
 		{"none", shown(nobody), 401, "token.missing"},
 		{"expired", shown(root.issue(t, "ann", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })), 401, "clientcert.expired"},
-		{"not yet valid", shown(root.issue(t, "ann", func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) })), 401, "clientcert.notyet"},
+		{"not yet valid", shown(root.issue(t, "ann", func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) })), 401, "clientcert.notyet"},
 		{"self-signed", shown(nobody.issue(t, "ann", nil)), 401, "clientcert.authority"},
 		{"of another authority", shown(nobody.authority(t, "foreign").issue(t, "ann", nil)), 401, "clientcert.authority"},
 		{"of another authority of the same name", shown(nobody.authority(t, "root").issue(t, "ann", nil)), 401, "clientcert.authority"},

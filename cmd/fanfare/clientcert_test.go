@@ -309,7 +309,7 @@ func TestClientCertificates(t *testing.T) {
 	// Who does not.
 	for rule, who := range map[string]*person{
 		"clientcert.expired":   expired,
-		"clientcert.notyet":    root.issue(t, "early", func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }),
+		"clientcert.notyet":    root.issue(t, "early", func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }),
 		"clientcert.usage":     root.issue(t, "server", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }),
 		"clientcert.authority": foreign.issue(t, "valid", nil),
 		"clientcert.revoked":   revoked,

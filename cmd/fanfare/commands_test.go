@@ -234,18 +234,21 @@ func TestSubEnds(t *testing.T) {
 
 // sub comes back when the node does, says so, and is in its groups again.
 func TestSubReconnects(t *testing.T) {
-	first := startNode(t, nil)
-	environ := first.environ(accesskey.DevelopmentKey)
-	sub := start(t, environ, "sub", "--hub", "chat", "--group", "lobby", "--count", "1")
+	const endpoint = "FANFARE_PUBLIC_ENDPOINT=http://rt.example.com"
+	environ := []string{"FANFARE_CONNECTION_STRING=Endpoint=http://rt.example.com;AccessKey=" + accesskey.DevelopmentKey}
+	first := startNode(t, []string{endpoint})
+	r := startRelay(t, first.address)
+	sub := start(t, environ, "sub", "--hub", "chat", "--group", "lobby", "--address", r.address, "--count", "1")
 	sub.err.wait(t, "connected to hub chat, in lobby, as connection")
 	first.signals <- syscall.SIGTERM
 	if code := first.wait(t); code != exitOK {
 		t.Fatalf("exit code %d: %s", code, first.err)
 	}
 	sub.err.wait(t, "the connection was lost and a new one is being made")
-	second := startNode(t, []string{"FANFARE_LISTEN=" + first.address}, "--log-level", "info")
+	second := startNode(t, []string{endpoint})
+	r.leadTo(second.address)
 	eventually(t, "sub is back", func() bool { return strings.Count(sub.err.String(), "connected to hub chat, in lobby") == 2 })
-	if code, _, stderr := finish(t, second.environ(accesskey.DevelopmentKey), "pub", "--hub", "chat", "--group", "lobby", "again"); code != exitOK {
+	if code, _, stderr := finish(t, environ, "pub", "--hub", "chat", "--group", "lobby", "--address", second.address, "again"); code != exitOK {
 		t.Fatal(stderr)
 	}
 	if code := sub.wait(t); code != exitOK || !strings.Contains(sub.out.String(), `"again"`) {
@@ -258,7 +261,15 @@ type relay struct {
 	address string
 
 	mu    sync.Mutex
+	to    string
 	links []net.Conn
+}
+
+// leadTo has those who come from now on reach another node.
+func (r *relay) leadTo(address string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.to = address
 }
 
 func startRelay(t *testing.T, to string) *relay {
@@ -267,7 +278,7 @@ func startRelay(t *testing.T, to string) *relay {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &relay{address: l.Addr().String()}
+	r := &relay{address: l.Addr().String(), to: to}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -275,6 +286,9 @@ func startRelay(t *testing.T, to string) *relay {
 			if err != nil {
 				return
 			}
+			r.mu.Lock()
+			to := r.to
+			r.mu.Unlock()
 			far, err := net.Dial("tcp", to)
 			if err != nil {
 				near.Close()

@@ -27,7 +27,7 @@ import (
 )
 
 // patience bounds every wait for something that ought to happen at once.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // TestMain lets the test binary be the program itself, for tests that need a
 // process with signals and an exit code.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -162,37 +163,77 @@ func TestEndpointForms(t *testing.T) {
 	}
 }
 
-// Strangers who stay after an answer do not use up the descriptors: the one that
-// has waited longest makes room.
+// Strangers who stay after an answer do not use up the descriptors: others make
+// room.
 func TestIdleConnectionsAreBounded(t *testing.T) {
 	const most = 3
 	n := startNode(t, []string{"FANFARE_LIMITS_UNAUTHENTICATED_CONNECTIONS=3"})
+	ended, answered := make(chan int, most+2), make(chan int, most+2)
 	var stay []net.Conn
-	for range most + 2 {
+	for i := range most + 2 {
 		c, err := net.Dial("tcp", n.address)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 			t.Fatal(err)
 		}
 		io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-		r, err := http.ReadResponse(bufio.NewReader(c), nil)
+		in := bufio.NewReader(c)
+		r, err := http.ReadResponse(in, nil)
 		if err != nil || r.StatusCode != http.StatusOK {
 			t.Fatalf("%v, %v", r, err)
 		}
+		io.Copy(io.Discard, r.Body)
 		stay = append(stay, c)
+		go func() { // ends with the connection
+			if r, err := http.ReadResponse(in, nil); err != nil || r.StatusCode != http.StatusOK {
+				ended <- i
+			} else {
+				answered <- i
+			}
+		}()
 	}
-	for i, c := range stay[:2] {
-		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
-			t.Errorf("connection %d, one of those idle for longest: %v, want an end", i, err)
+	next := func(from chan int) int {
+		t.Helper()
+		select {
+		case i := <-from:
+			return i
+		case <-time.After(patience):
+			t.Fatal("nothing happens")
+			return -1
 		}
 	}
-	for i, c := range stay[2:] {
-		io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-		if r, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || r.StatusCode != http.StatusOK {
-			t.Errorf("connection %d, which may stay: %v, %v", i+2, r, err)
+	gone := map[int]bool{next(ended): true, next(ended): true}
+	for i, c := range stay {
+		if !gone[i] {
+			io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+		}
+	}
+	for range most {
+		if i := next(answered); gone[i] {
+			t.Errorf("connection %d was ended and answered", i)
+		}
+	}
+}
+
+// The one that has waited longest makes room.
+func TestLongestIdleGoes(t *testing.T) {
+	const most = 3
+	room := newWaitingRoom(nil, most)
+	var all []net.Conn
+	for range most + 2 {
+		c, far := net.Pipe()
+		defer c.Close()
+		defer far.Close()
+		all = append(all, c)
+	}
+	for i, step := range []struct{ idle, goes int }{{0, -1}, {1, -1}, {2, -1}, {0, -1}, {3, 1}, {4, 2}, {1, 0}} {
+		room.note(all[step.idle], http.StateActive)
+		got := slices.Index(all, room.note(all[step.idle], http.StateIdle))
+		if got != step.goes {
+			t.Errorf("step %d: connection %d goes; want %d", i, got, step.goes)
 		}
 	}
 }

@@ -210,7 +210,7 @@ func (p *play) finish() {
 	for _, c := range p.clients {
 		c.Drop()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := p.engine.Shutdown(ctx); err != nil {
 		p.Errorf("shutdown: %v", err)
@@ -242,7 +242,7 @@ func (p *play) note(s string) {
 // await waits until the handlers have been told all of want, in any order.
 func (p *play) await(want ...string) {
 	p.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(patience)
 	for {
 		p.mu.Lock()
 		have := append([]string(nil), p.events...)
@@ -278,6 +278,9 @@ func contains(list []string, s string) bool {
 	}
 	return false
 }
+
+// patience is how long a story waits for what must come.
+const patience = time.Minute
 
 const hub = engine.HubName("stage")
 
@@ -336,7 +339,7 @@ func (p *play) raw(k Knock) *actor {
 }
 
 func (p *play) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	p.Cleanup(cancel)
 	return ctx
 }

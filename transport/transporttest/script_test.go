@@ -245,7 +245,7 @@ type parcelClient struct {
 }
 
 func (c *parcelClient) Send(f subprotocol.Frame, p []byte) error {
-	c.SetWriteDeadline(time.Now().Add(30 * time.Second))
+	c.SetWriteDeadline(time.Now().Add(time.Minute))
 	_, err := c.Conn.Write(parcel(byte(f), p))
 	return err
 }
@@ -254,7 +254,7 @@ func (c *parcelClient) Receive() (subprotocol.Frame, []byte, error) {
 	if c.closed != nil {
 		return 0, nil, c.closed
 	}
-	c.SetReadDeadline(time.Now().Add(30 * time.Second))
+	c.SetReadDeadline(time.Now().Add(time.Minute))
 	kind, content, err := readParcel(c.Conn)
 	if err != nil || kind != parcelClose {
 		return subprotocol.Frame(kind), content, err

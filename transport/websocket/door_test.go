@@ -29,7 +29,7 @@ import (
 
 // patience is how long a test waits for what must come. In a bubble it is
 // virtual.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // TestScript plays the conversations that every door must hold, over both paths.
 func TestScript(t *testing.T) {

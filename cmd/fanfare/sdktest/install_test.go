@@ -88,6 +88,25 @@ func installed(t *testing.T, language string, locks []string, install func(dir s
 	return dir
 }
 
+// fetch runs a program in dir that asks a package registry. A registry may have a
+// bad moment: what fails is tried three times.
+func fetch(t *testing.T, dir, program string, args ...string) {
+	t.Helper()
+	for pause := 5 * time.Second; ; pause *= 4 {
+		cmd := exec.Command(program, args...)
+		cmd.Dir = dir
+		err := runErr(t, 8*time.Minute, cmd)
+		if err == nil {
+			return
+		}
+		if pause > 20*time.Second {
+			t.Fatalf("%s: %v", strings.Join(cmd.Args, " "), err)
+		}
+		t.Logf("%s: %v; once more in %s", strings.Join(cmd.Args, " "), err, pause)
+		<-time.After(pause)
+	}
+}
+
 // nodeModules installs what folder's package-lock.json pins and returns the
 // value of NODE_PATH that makes it visible to a program run in place.
 func nodeModules(t *testing.T, folder string) string {
@@ -95,9 +114,7 @@ func nodeModules(t *testing.T, folder string) string {
 	npm := need(t, "npm")
 	locks := []string{filepath.Join(folder, "package.json"), filepath.Join(folder, "package-lock.json")}
 	dir := installed(t, "javascript", locks, func(dir string) {
-		cmd := exec.Command(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
-		cmd.Dir = dir
-		run(t, 5*time.Minute, cmd)
+		fetch(t, dir, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
 	})
 	return filepath.Join(dir, "node_modules")
 }
@@ -108,11 +125,9 @@ func pythonWith(t *testing.T, folder string) string {
 	t.Helper()
 	python := need(t, "python3", "python")
 	dir := installed(t, "python", []string{filepath.Join(folder, "requirements.txt")}, func(dir string) {
-		run(t, time.Minute, exec.Command(python, "-m", "venv", filepath.Join(dir, "venv")))
-		cmd := exec.Command(venvPython(dir), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+		run(t, 3*time.Minute, exec.Command(python, "-m", "venv", filepath.Join(dir, "venv")))
+		fetch(t, dir, venvPython(dir), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
 			"--require-hashes", "--only-binary", ":all:", "-r", "requirements.txt")
-		cmd.Dir = dir
-		run(t, 5*time.Minute, cmd)
 	})
 	return venvPython(dir)
 }
@@ -124,9 +139,8 @@ func jars(t *testing.T, folder string) string {
 	t.Helper()
 	mvn := need(t, "mvn")
 	dir := installed(t, "java", []string{filepath.Join(folder, "pom.xml")}, func(dir string) {
-		cmd := exec.Command(mvn, "--batch-mode", "--quiet", "-Dstyle.color=never", "dependency:copy-dependencies", "-DoutputDirectory=lib")
-		cmd.Dir = dir
-		run(t, 8*time.Minute, cmd)
+		// What could not be had a moment ago is asked for again.
+		fetch(t, dir, mvn, "--batch-mode", "--quiet", "--update-snapshots", "-Dstyle.color=never", "dependency:copy-dependencies", "-DoutputDirectory=lib")
 	})
 	return filepath.Join(dir, "lib", "*")
 }

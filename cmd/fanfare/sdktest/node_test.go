@@ -172,6 +172,9 @@ func randomKey() string {
 	return base64.StdEncoding.EncodeToString(b)
 }
 
+// patience is how long a test waits for what must come.
+const patience = time.Minute
+
 // process is a program that a test runs beside itself.
 type process struct {
 	name    string
@@ -212,8 +215,8 @@ func start(t *testing.T, cmd *exec.Cmd) *process {
 			if p.inOrder && err != nil {
 				t.Errorf("%s: stopped with %v, want status 0", p.name, err)
 			}
-		case <-time.After(20 * time.Second):
-			t.Errorf("%s: still running 20 s after it was asked to stop", p.name)
+		case <-time.After(patience):
+			t.Errorf("%s: still running %s after it was asked to stop", p.name, patience)
 			kill(cmd)
 			<-exited
 		}
@@ -254,7 +257,7 @@ func (p *process) printed() string {
 // waitFor returns the first group of the first printed line that matches.
 func (p *process) waitFor(t *testing.T, re *regexp.Regexp) string {
 	t.Helper()
-	deadline := time.After(60 * time.Second)
+	deadline := time.After(patience)
 	for {
 		select {
 		case line, more := <-p.lines:
@@ -265,7 +268,7 @@ func (p *process) waitFor(t *testing.T, re *regexp.Regexp) string {
 				return m[1]
 			}
 		case <-deadline:
-			t.Fatalf("%s has not printed %s within a minute:\n%s", p.name, re, p.printed())
+			t.Fatalf("%s has not printed %s within %s:\n%s", p.name, re, patience, p.printed())
 		}
 	}
 }

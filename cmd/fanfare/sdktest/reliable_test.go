@@ -122,7 +122,7 @@ func (n *node) sender(t *testing.T, target string) func(text string) {
 	}
 	transport := &http.Transport{TLSClientConfig: n.trust(t)}
 	t.Cleanup(transport.CloseIdleConnections)
-	c := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	c := &http.Client{Transport: transport, Timeout: patience}
 	return func(text string) {
 		t.Helper()
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(text))
@@ -230,7 +230,7 @@ func (r *receiver) judge(t *testing.T, line string) {
 	r.count++
 }
 
-// line returns the next line, and fails the test if there is none for a minute.
+// line returns the next line, and fails the test if there is none for long.
 func (r *receiver) line(t *testing.T) string {
 	t.Helper()
 	select {
@@ -239,8 +239,8 @@ func (r *receiver) line(t *testing.T) string {
 			t.Fatalf("the client ended after %d messages", r.count)
 		}
 		return line
-	case <-time.After(time.Minute):
-		t.Fatalf("the client has printed nothing for a minute, after %d messages", r.count)
+	case <-time.After(patience):
+		t.Fatalf("the client has printed nothing for %s, after %d messages", patience, r.count)
 	}
 	return ""
 }

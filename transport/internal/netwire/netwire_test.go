@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // reader is a Reader that collects what comes, and pauses when it is told to.
 type reader struct {

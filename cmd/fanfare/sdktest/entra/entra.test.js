@@ -95,13 +95,13 @@ test('a key that the issuer has changed to', async () => {
   await service('chat').sendToAll('before', { contentType: 'text/plain' });
   assert.equal((await fetch(`${authority}/rotate`, { method: 'POST' })).status, 200);
   // The node asks its issuer at most once in ten seconds.
-  for (const end = Date.now() + 30_000; ; ) {
+  for (const end = Date.now() + 60_000; ; ) {
     try {
       await service('chat').sendToAll('after', { contentType: 'text/plain' });
       return;
     } catch (e) {
       assert.equal(e.statusCode, 401);
-      assert.ok(Date.now() < end, 'the new key is known within 30 s');
+      assert.ok(Date.now() < end, 'the new key is known within a minute');
       await new Promise((resolve) => setTimeout(resolve, 500));
     }
   }

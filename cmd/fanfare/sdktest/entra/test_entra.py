@@ -25,7 +25,7 @@ class Credential:
 
     def get_token(self, *scopes, **_):
         form = {"grant_type": "client_credentials", "client_id": self.client_id, "scope": " ".join(scopes)}
-        with urllib.request.urlopen(TOKENS, urllib.parse.urlencode(form).encode(), timeout=10) as reply:
+        with urllib.request.urlopen(TOKENS, urllib.parse.urlencode(form).encode(), timeout=60) as reply:
             got = json.load(reply)
         return AccessToken(got["access_token"], int(time.time()) + got["expires_in"])
 
@@ -44,7 +44,7 @@ class Entra(unittest.TestCase):
     def test_an_owner_generates_a_client_token_and_what_it_sends_arrives(self):
         chat = service(OWNER)
         url = chat.get_client_access_token(user_id="ann", groups=["room"], minutes_to_expire=5)["url"]
-        ann = websocket.create_connection(url, timeout=10)
+        ann = websocket.create_connection(url, timeout=60)
         self.addCleanup(ann.close)
         chat.send_to_all("to all", content_type="text/plain")
         self.assertEqual(ann.recv(), "to all")

@@ -29,7 +29,7 @@ final class Wire implements WebSocket.Listener, AutoCloseable {
         this.service = service;
         socket = HttpClient.newHttpClient().newWebSocketBuilder()
             .subprotocols("json.webpubsub.azure.v1")
-            .buildAsync(URI.create(url), this).get(10, TimeUnit.SECONDS);
+            .buildAsync(URI.create(url), this).get(60, TimeUnit.SECONDS);
         JsonNode connected = read();
         Check.equal("connected", connected.path("event").asText(), "the first message's event");
         id = connected.path("connectionId").asText();
@@ -37,14 +37,14 @@ final class Wire implements WebSocket.Listener, AutoCloseable {
     }
 
     void send(String json) throws Exception {
-        socket.sendText(json, true).get(10, TimeUnit.SECONDS);
+        socket.sendText(json, true).get(60, TimeUnit.SECONDS);
     }
 
     /** The next message; the close frame comes as {"closed": code, "reason": text}. */
     JsonNode read() throws IOException, InterruptedException {
-        String text = inbox.poll(10, TimeUnit.SECONDS);
+        String text = inbox.poll(60, TimeUnit.SECONDS);
         if (text == null) {
-            throw new AssertionError("waited 10 s for a message and saw nothing");
+            throw new AssertionError("waited a minute for a message and saw nothing");
         }
         return JSON.readTree(text);
     }

@@ -31,7 +31,7 @@ class Inbox {
   next(what = 'a message') {
     if (this.#items.length > 0) return Promise.resolve(this.#items.shift());
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error(`waited 10 s for ${what} and saw nothing`)), 10_000);
+      const timer = setTimeout(() => reject(new Error(`waited a minute for ${what} and saw nothing`)), 60_000);
       this.#waiting.push((item) => {
         clearTimeout(timer);
         resolve(item);
@@ -128,11 +128,11 @@ async function raw(t, hub, { token = {}, query = '', protocols = [] } = {}) {
 // with the answer to its handshake, and hears from then on or a moment later:
 // there is no message that would tell.
 async function gathered(hub, group, count) {
-  for (const end = Date.now() + 10_000; ; ) {
+  for (const end = Date.now() + 60_000; ; ) {
     let n = 0;
     for await (const _ of await service(hub).group(group).listConnections()) n++;
     if (n === count) return;
-    assert.ok(Date.now() < end, `waited 10 s for ${count} members of ${group}, there are ${n}`);
+    assert.ok(Date.now() < end, `waited a minute for ${count} members of ${group}, there are ${n}`);
   }
 }
 

@@ -104,7 +104,7 @@ app.get('/seen', (req, res) => {
     waiting.delete(look);
     res.json(list);
   };
-  const timer = setTimeout(() => done(seen.get(connectionId) ?? []), 10_000);
+  const timer = setTimeout(() => done(seen.get(connectionId) ?? []), 60_000);
   waiting.add(look);
   look();
 });

@@ -98,7 +98,7 @@ for (const protocol of [plain, reliable]) {
     const ann = await client(t, hub, talker, '', over);
     const bo = await client(t, hub, { groups: ['room'] }, '', over);
     const streams = streamsTo(bo);
-    const silent = await ann.openGroupStream('room', { streamId: 'silent', idleTimeoutInMs: 300 });
+    const silent = await ann.openGroupStream('room', { streamId: 'silent', idleTimeoutInMs: 2000 });
     const told = new Inbox();
     silent.onError((e) => told.push(e));
     await silent.write('a', 'text');

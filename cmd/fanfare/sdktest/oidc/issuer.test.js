@@ -32,7 +32,7 @@ function said(child) {
   }
   return (pattern) =>
     new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error(`${pattern} did not come:\n${text}`)), 20_000);
+      const timer = setTimeout(() => reject(new Error(`${pattern} did not come:\n${text}`)), 60_000);
       const check = () => {
         const found = pattern.exec(text);
         if (!found) return;

@@ -26,11 +26,11 @@ def service(hub, connection_string=CONNECTION_STRING):
 
 
 def take(inbox, what):
-    """Returns the oldest item of an inbox, waiting for it at most 10 s."""
+    """Returns the oldest item of an inbox, waiting for it at most a minute."""
     try:
-        return inbox.get(timeout=10)
+        return inbox.get(timeout=60)
     except queue.Empty:
-        raise AssertionError(f"waited 10 s for {what} and saw nothing") from None
+        raise AssertionError(f"waited a minute for {what} and saw nothing") from None
 
 
 def plain(data):
@@ -52,8 +52,8 @@ class Client:
             message_retry_total=0,  # a refusal is shown at once, not after three more tries
             # The SDK begins to wait after it has sent. An answer that was quicker is
             # not lost, but noticed only when the wait is over.
-            start_timeout=3,
-            ack_timeout=3,
+            start_timeout=10,
+            ack_timeout=10,
         )
         self.sdk.subscribe(CallbackType.CONNECTED, connected.put)
         self.sdk.subscribe(CallbackType.DISCONNECTED, lambda e: self.ended.put(e.message))
@@ -76,7 +76,7 @@ class Wire:
     def __init__(self, hub, **token):
         url = service(hub).get_client_access_token(**token)["url"]
         self.hub = hub
-        self.ws = websocket.create_connection(url, subprotocols=["json.webpubsub.azure.v1"], timeout=10)
+        self.ws = websocket.create_connection(url, subprotocols=["json.webpubsub.azure.v1"], timeout=60)
         self.id = self.read()["connectionId"]
 
     def read(self):

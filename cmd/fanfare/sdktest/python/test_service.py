@@ -204,7 +204,7 @@ class Access(Suite):
         token = service("py_tokens").get_client_access_token(
             user_id="ann", roles=["webpubsub.sendToGroup.room"], groups=["room"], minutes_to_expire=1
         )
-        ws = websocket.create_connection(token["baseUrl"], header={"Authorization": f"Bearer {token['token']}"}, timeout=10)
+        ws = websocket.create_connection(token["baseUrl"], header={"Authorization": f"Bearer {token['token']}"}, timeout=60)
         self.addCleanup(ws.close)
         ws.send("as a plain client")  # no handler: its event is refused, and so the connection ends
         opcode, data = ws.recv_data()

@@ -8,7 +8,7 @@ const { open } = require('./browser');
 const { key, opened, refused, service } = require('../fanfare');
 
 const { CHAT_USERS_URL: url, CHAT_USERS_SCREENSHOT: screenshot } = process.env;
-const soon = { timeout: 10_000 };
+const soon = { timeout: 60_000 };
 const minute = 60_000;
 
 let browser;

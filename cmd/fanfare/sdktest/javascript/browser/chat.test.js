@@ -14,9 +14,9 @@ test('two tabs chat', async (t) => {
   const shows = async (page, ...want) => {
     const last = page.locator('#log li').last();
     try {
-      await last.filter({ hasText: want.at(-1) }).waitFor({ timeout: 10_000 });
+      await last.filter({ hasText: want.at(-1) }).waitFor({ timeout: 60_000 });
     } catch {
-      assert.fail(`waited 10 s for ${JSON.stringify(want)}, the tab shows ${JSON.stringify(await lines(page))}`);
+      assert.fail(`waited a minute for ${JSON.stringify(want)}, the tab shows ${JSON.stringify(await lines(page))}`);
     }
     assert.deepEqual((await lines(page)).slice(-want.length), want);
   };
@@ -53,5 +53,5 @@ test('who gives no name is turned away', async (t) => {
   const page = await browser.newPage();
   await page.goto(url);
   await page.evaluate(() => join(''));
-  await page.locator('#log li').filter({ hasText: 'You are not connected.' }).waitFor({ timeout: 10_000 });
+  await page.locator('#log li').filter({ hasText: 'You are not connected.' }).waitFor({ timeout: 60_000 });
 });

@@ -56,7 +56,7 @@ test('a browser and an SDK client receive each other’s text, JSON and binary, 
   assert.deepEqual(await sdk.inbox.take(3), [text('from REST', from), json({ rest: [3] }, from), binary([5], from)]);
 
   const seen = async (socket, count) => {
-    await page.waitForFunction(([socket, count]) => window[socket].seen.length >= count, [socket, count], { timeout: 10_000 });
+    await page.waitForFunction(([socket, count]) => window[socket].seen.length >= count, [socket, count], { timeout: 60_000 });
     return page.evaluate((socket) => window[socket].seen, socket);
   };
   assert.deepEqual(await seen('plainSocket', 11), [

@@ -12,7 +12,7 @@ test('two tabs chat', async (t) => {
   const shows = async (page, ...want) => {
     const lines = page.locator('#log li');
     const last = lines.nth(want.length - 1);
-    await last.waitFor({ timeout: 10_000 }).catch(() => {});
+    await last.waitFor({ timeout: 60_000 }).catch(() => {});
     assert.deepEqual(await lines.allTextContents(), want);
   };
   const type = async (page, text) => {
@@ -24,7 +24,7 @@ test('two tabs chat', async (t) => {
     page.on('pageerror', (e) => assert.fail(`the page of ${name} failed: ${e}`));
     await page.goto(`${url}/index`);
     await type(page, name);
-    await page.getByPlaceholder('Your message').waitFor({ timeout: 10_000 });
+    await page.getByPlaceholder('Your message').waitFor({ timeout: 60_000 });
     return page;
   };
 
@@ -43,7 +43,7 @@ test('who gives no name is turned away', async (t) => {
   const page = await browser.newPage();
   await page.goto(`${url}/index`);
   await page.evaluate(() => join(''));
-  await page.locator('#log li').filter({ hasText: 'You are not connected.' }).waitFor({ timeout: 10_000 });
+  await page.locator('#log li').filter({ hasText: 'You are not connected.' }).waitFor({ timeout: 60_000 });
 });
 
 test('who is not the node says nothing', async () => {
