@@ -43,7 +43,7 @@ async function reconnecting(t, credential) {
 describe('as time goes by', { concurrency: true }, () => {
   test('the token of a client expires', async (t) => {
     const { user, id } = await newUser('chat');
-    const { token, expired } = await issuedLongAgo(id, 6);
+    const { token, expired } = await issuedLongAgo(id, 10);
 
     const fixed = await reconnecting(t, new AzureCommunicationTokenCredential(token));
     let refreshed = 0;
