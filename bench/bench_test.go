@@ -297,7 +297,7 @@ func TestWhatIsNotExactHasNoFigure(t *testing.T) {
 				t.Fatal(err)
 			}
 			tr := &traffic{streams: []stream{{"bench", s.conns[forged+1], forged}}, payload: 128, acked: true, inFlight: 8}
-			b, err := tr.publish(s, 100*time.Millisecond)
+			b, err := tr.publish(s, time.Second)
 			if err == nil {
 				err = s.check(tr.sent)
 			}
@@ -369,7 +369,7 @@ func TestScenarios(t *testing.T) {
 	} {
 		t.Run(args, func(t *testing.T) {
 			var out strings.Builder
-			list := append(strings.Fields(args), "--rounds", "1", "--attempts", "1", "--duration", "200ms", "--warmup", "50ms")
+			list := append(strings.Fields(args), "--rounds", "1", "--duration", "200ms", "--warmup", "50ms")
 			if err := run(context.Background(), list, &out, io.Discard); err != nil {
 				t.Fatal(err)
 			}

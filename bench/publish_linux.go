@@ -40,7 +40,7 @@ type burst struct {
 }
 
 // patience is how long a run may go without progress.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // publish publishes for d and returns once every member has got everything.
 func (t *traffic) publish(s *swarm, d time.Duration) (*burst, error) {

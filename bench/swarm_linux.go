@@ -137,7 +137,7 @@ func (c *conn) connect(t target) error {
 	// All of 127/8 is this machine. One source address has some 28,000 ports.
 	e := epoch.Load()
 	source := &unix.SockaddrInet4{Addr: [4]byte{127, byte(1 + e>>8%200), byte(e), byte(1 + c.index/10_000)}}
-	patience := &unix.Timeval{Sec: 20}
+	patience := &unix.Timeval{Sec: 30}
 	for _, err := range []error{
 		unix.SetsockoptInt(c.fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1),
 		unix.SetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
