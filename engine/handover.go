@@ -191,6 +191,7 @@ func (s *shard) handOver(c *Conn, end *closing, taken chan<- *deliveries) {
 	}
 	d := &deliveries{seq: c.seq}
 	if c.state == connOpen || c.state == connDetached {
+		s.unplan(c)
 		d.replay = export(c.durable.replay.queue[c.durable.replay.head:])
 		if c.lag != nil {
 			d.waiting = export(c.lag.queue[c.lag.head:])

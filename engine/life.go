@@ -54,6 +54,7 @@ func (s *shard) attach(c *Conn, o *opening) {
 		s.hangUp(c, &closing{reason: EndTakenOver, code: CloseGoingAway})
 	case connDetached:
 		s.wheel.cancel(c, timerState)
+		s.unplan(c)
 	default:
 		o.sink.Close(false) // it is over
 		return
@@ -125,18 +126,7 @@ func (s *shard) hangUp(c *Conn, end *closing) {
 // unwire forgets what only c's present wire was to get, or had got a part of.
 func (s *shard) unwire(c *Conn) {
 	s.wheel.cancel(c, timerKeepAlive)
-	if c.plan != 0 { // what this turn has for it is made for that wire
-		p := &s.plans[c.plan-1]
-		if c.lag == nil {
-			c.lag = &lagged{}
-		}
-		for i, r := range p.runs {
-			for at := r.span.From; at < r.span.To; at++ {
-				c.lag.push(owed{message: r.batch.msgs[at], member: r.member})
-			}
-			p.runs[i].span.From = r.span.To
-		}
-	}
+	s.unplan(c)
 	l := &lagged{}
 	if old := c.lag; old != nil {
 		for _, o := range old.queue[old.head:] {
@@ -146,6 +136,24 @@ func (s *shard) unwire(c *Conn) {
 		}
 	}
 	c.lag = l
+}
+
+// unplan moves what this turn has for c to what c owes: it is made for the wire that c
+// had, in that one's encoding.
+func (s *shard) unplan(c *Conn) {
+	if c.plan == 0 {
+		return
+	}
+	p := &s.plans[c.plan-1]
+	if c.lag == nil {
+		c.lag = &lagged{}
+	}
+	for i, r := range p.runs {
+		for at := r.span.From; at < r.span.To; at++ {
+			c.lag.push(owed{message: r.batch.msgs[at], member: r.member})
+		}
+		p.runs[i].span.From = r.span.To
+	}
 }
 
 func (s *shard) join(m *membership) {

@@ -430,6 +430,33 @@ func TestSingleAcknowledgements(t *testing.T) {
 	c.expect("#1! text @g 0", "#3! text @g 2", "#4! text @g 3", "#5 text @g 4", "text @g [free] free")
 }
 
+// What is published in the very turn in which a client comes back, in another encoding,
+// is encoded in that one.
+func TestRecoveryInTheTurnOfAMessage(t *testing.T) {
+	e := start(t, &engine.Options{Shards: 1})
+	h := e.Hub("chat")
+	g := &gate{make(chan struct{}, 1), make(chan struct{})}
+	held := &enginetest.Wire{}
+	openWith(t, h, g, held, held.Bind, &engine.AdmitRequest{Identity: engine.Identity{Groups: []engine.GroupName{"gate"}}})
+	for _, lost := range []bool{true, false} {
+		g.open = make(chan struct{})
+		c := durable(t, h, open{groups: []engine.GroupName{"g"}})
+		if lost {
+			c.lose()
+			c.awaitClosed()
+		}
+		must(t, h.SendToGroup(t.Context(), "gate", text("x"), nil))
+		<-g.entered // and while the shard is held:
+		must(t, h.SendToGroup(t.Context(), "g", text("hi"), nil))
+		c = c.recover(&enginetest.Wire{}, enginetest.Lines{Loud: true})
+		must(t, h.SendToGroup(t.Context(), "g", text("there"), nil))
+		close(g.open)
+		c.expect("#1 text @g hi!", "#2 text @g there!")
+		c.Gone(c.WireID(), engine.CloseNormal, "")
+		c.awaitClosed()
+	}
+}
+
 // A last message may be due before the logical connection ends.
 func TestLastMessageWhileAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
