@@ -7,7 +7,8 @@ import (
 	"github.com/fanfare/fanfare/authn/identity/internal/watch"
 )
 
-// MemoryStore is a [Store] that ends with the process.
+// MemoryStore is a [Store] that ends with the process. A user takes some 150 bytes, of
+// which 100 stay until there are new users in the place of those who are deleted.
 type MemoryStore struct {
 	hub watch.Hub[Change]
 
