@@ -81,6 +81,16 @@
 //
 // The example of [Servers] runs.
 //
+// # Guarding a service of your own
+//
+// [Guard] puts a handler behind any authorizer, and refuses as Azure Communication
+// Services does. accesskey.Signed and entra.Servers have it as a method, Middleware;
+// with Servers a handler takes both:
+//
+//	http.Handle("/texts", authn.Guard(authn.Servers(accesskey.NewSigned(ring, nil), servers), texts, nil))
+//
+// In the handler [Caller] says who is calling. examples/guard is a whole service.
+//
 // # What both owe
 //
 //   - A refusal is an *engine.Error. Its Code decides what the caller is answered:

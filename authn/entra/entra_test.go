@@ -13,6 +13,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -377,6 +379,33 @@ func TestForbidden(t *testing.T) {
 		e, _ := errors.AsType[*engine.Error](principal.May(test.action, test.hub))
 		if e == nil || e.Code != engine.CodeForbidden || e.Rule != "entra.role" || e.Message != test.want {
 			t.Errorf("%s: got %v; want %s", test.action, e, test.want)
+		}
+	}
+}
+
+// A handler of one's own behind the scheme.
+func TestMiddleware(t *testing.T) {
+	p := newProvider()
+	roles := entra.NewRoles()
+	if err := roles.Assign(robot, entra.RoleReader, "*"); err != nil {
+		t.Fatal(err)
+	}
+	h := entra.NewServers(newIssuer(t, p, p.inMemory()), nil, roles).Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		caller, ok := authn.Caller(r.Context())
+		if !ok || caller.May(engine.ActionGroupRead, "chat") != nil || caller.May(engine.ActionGroupSend, "chat") == nil {
+			t.Errorf("the caller is %+v, %v", caller, ok)
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	for token, want := range map[string]int{"Bearer " + p.token("one"): 204, "": 401, "Bearer x": 401} {
+		r := httptest.NewRequest("POST", "/texts", nil)
+		if token != "" {
+			r.Header.Set("Authorization", token)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != want || want == 401 && !strings.Contains(w.Body.String(), "Denied by the resource provider.") {
+			t.Errorf("%.20q: %d %s; want %d", token, w.Code, w.Body, want)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package entra
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 
 	"github.com/fanfare/fanfare/authn"
@@ -30,6 +31,10 @@ func NewServers(issuer *Issuer, audiences []string, roles *Roles) *Servers {
 	}
 	return &Servers{verifier: newVerifier(issuer, audiences), roles: roles}
 }
+
+// Middleware hands on the requests that show a token which holds, and refuses all
+// others; see [authn.Guard]. What the caller may do is for next to ask.
+func (s *Servers) Middleware(next http.Handler) http.Handler { return authn.Guard(s, next, nil) }
 
 // Authorize implements authn.Authorizer. The rules are on the package's page. A
 // request without a bearer token, and a token that is none or is signed with
