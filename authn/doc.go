@@ -45,7 +45,7 @@
 //
 // It fills in what it knows: the user, roles in the words of client tokens
 // ("webpubsub.sendToGroup.news"), groups to join at once, claims for the connect
-// handler, when the proof ends. Then it takes its place in the chain, behind
+// handler, when the proof ends and, if it can be revoked, whether it still counts. Then it takes its place in the chain, behind
 // those that look closer and before those that claim everything of their kind:
 //
 //	clients := authn.Clients(devices, accesskey.NewClients(ring, hosts), authn.Anonymous{})
