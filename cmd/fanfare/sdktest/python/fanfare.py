@@ -52,8 +52,8 @@ class Client:
             message_retry_total=0,  # a refusal is shown at once, not after three more tries
             # The SDK begins to wait after it has sent. An answer that was quicker is
             # not lost, but noticed only when the wait is over.
-            start_timeout=10,
-            ack_timeout=10,
+            start_timeout=5,
+            ack_timeout=5,
         )
         self.sdk.subscribe(CallbackType.CONNECTED, connected.put)
         self.sdk.subscribe(CallbackType.DISCONNECTED, lambda e: self.ended.put(e.message))

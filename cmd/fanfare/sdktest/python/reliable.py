@@ -27,7 +27,7 @@ def message(e):
 
 
 url = service("reliable").get_client_access_token(roles=["webpubsub.joinLeaveGroup.room"])["url"]
-client = WebPubSubClient(url, start_timeout=10, ack_timeout=10)  # fanfare.Client says why
+client = WebPubSubClient(url, start_timeout=5, ack_timeout=5)  # fanfare.Client says why
 client.subscribe(CallbackType.CONNECTED, lambda e: connected.put(e) or lines.put("connected"))
 client.subscribe(CallbackType.GROUP_MESSAGE, message)
 client.subscribe(CallbackType.DISCONNECTED, lambda e: lines.put(f"disconnected: {e.message}"))

@@ -70,7 +70,7 @@ class Refusals(Suite):
 
     def test_a_refused_connection(self):
         token = service("py_roles").get_client_access_token(user_id="ann")
-        c = WebPubSubClient(token["url"] + "x", protocol_type=WebPubSubProtocolType.JSON, reconnect_retry_total=0, start_timeout=10)
+        c = WebPubSubClient(token["url"] + "x", protocol_type=WebPubSubProtocolType.JSON, reconnect_retry_total=0, start_timeout=5)
         with self.assertRaises(OpenClientError) as caught:
             c.open()
         self.assertIn("401", str(caught.exception))
