@@ -9,8 +9,9 @@ import (
 )
 
 // Hosts are the host names, beside the one that a request was sent to, that a
-// token may be addressed to. A node behind a reverse proxy is called by another
-// name there than here, and its callers' tokens bear that name.
+// token may be addressed to, or a request signed for. A node behind a reverse proxy
+// is called by another name there than here, and what its callers sign bears that
+// name.
 //
 // It is safe for concurrent use; a nil *Hosts has none.
 type Hosts struct {
@@ -45,7 +46,7 @@ func (h *Hosts) Accept(host, addressed string) bool {
 	if audience.SameHost(host, addressed) {
 		return true
 	}
-	for _, other := range h.names() {
+	for _, other := range h.Names() {
 		if audience.SameHost(host, other) {
 			return true
 		}
@@ -54,9 +55,11 @@ func (h *Hosts) Accept(host, addressed string) bool {
 }
 
 // String lists the hosts, for refusals to say what would have passed.
-func (h *Hosts) String() string { return strings.Join(h.names(), ", ") }
+func (h *Hosts) String() string { return strings.Join(h.Names(), ", ") }
 
-func (h *Hosts) names() []string {
+// Names returns the hosts in lower case, without default ports. The caller must not
+// change the slice.
+func (h *Hosts) Names() []string {
 	if h == nil {
 		return nil
 	}

@@ -21,6 +21,9 @@ type SignedOptions struct {
 	// Skew is how far a request's date may be off the clock here, either way.
 	// Default 5 min.
 	Skew time.Duration
+	// Hosts are further hosts that a request may be signed for, beside the one that it
+	// was sent to. Default: none.
+	Hosts *authn.Hosts
 }
 
 // Signed proves application servers by an HMAC-SHA256 over each request: its
@@ -35,15 +38,16 @@ type SignedOptions struct {
 // not base64 signs no requests.
 //
 // The service's SDKs have disagreed, by version, about what they sign, so a
-// signature counts for any of these: the host with and without its port; the target
+// signature counts for any of these: a host with and without its port; the target
 // as it was sent, with its path unescaped, and, over http, without its first slash.
 // Nothing else is lenient. Some SDKs repeat a request with the signature of the first
 // try, so the same one is taken again, within the time that its date allows.
 //
 // A Signed is safe for concurrent use.
 type Signed struct {
-	ring *Ring
-	skew time.Duration
+	ring  *Ring
+	skew  time.Duration
+	hosts *authn.Hosts
 }
 
 var _ authn.Authorizer = (*Signed)(nil)
@@ -51,8 +55,11 @@ var _ authn.Authorizer = (*Signed)(nil)
 // NewSigned returns the scheme. A change of the ring's keys takes effect at once.
 func NewSigned(ring *Ring, o *SignedOptions) *Signed {
 	s := &Signed{ring: ring, skew: 5 * time.Minute}
-	if o != nil && o.Skew > 0 {
-		s.skew = o.Skew
+	if o != nil {
+		s.hosts = o.Hosts
+		if o.Skew > 0 {
+			s.skew = o.Skew
+		}
 	}
 	return s
 }
@@ -102,7 +109,7 @@ func (s *Signed) Authorize(_ context.Context, r engine.ServerRequest) (engine.Pr
 	if err != nil {
 		return engine.Principal{}, err
 	}
-	targets, hosts := targets(r), hosts(r.Host)
+	targets, hosts := targets(r), s.candidates(r.Host)
 	for _, k := range keys.signing {
 		h := hmac.New(sha256.New, k.secret)
 		for _, target := range targets {
@@ -116,8 +123,8 @@ func (s *Signed) Authorize(_ context.Context, r engine.ServerRequest) (engine.Pr
 		}
 	}
 	e := unproven("signed.signature", "No access key of this node signed the request: expected the HMAC-SHA256, by the base64-decoded key, of method, line feed, path and query as sent, line feed, and date;host;content hash.")
-	e.Detail = fmt.Sprintf("Seen: %s %s, date %s, host %s, content hash %s. %d keys were tried.",
-		excerpt(r.Method), excerpt(r.Target), excerpt(date), excerpt(r.Host), hash, len(keys.signing))
+	e.Detail = fmt.Sprintf("Seen: %s %s, date %s, host %s (further ones: %s), content hash %s. %d keys were tried.",
+		excerpt(r.Method), excerpt(r.Target), excerpt(date), excerpt(r.Host), s.hosts, hash, len(keys.signing))
 	return engine.Principal{}, e
 }
 
@@ -229,13 +236,18 @@ func ambiguous(escaped, plain string) bool {
 		strings.ContainsFunc(plain, func(r rune) bool { return r < ' ' || r == '?' || r == '#' || r == '%' || r == 0x7f })
 }
 
-// hosts returns what may have been signed as a request's host.
-func hosts(host string) []string {
-	u := url.URL{Host: host}
-	if port := u.Port(); port != "" {
-		return []string{host, strings.TrimSuffix(host, ":"+port)}
+// candidates returns what may have been signed as the host of a request that was
+// sent to host.
+func (s *Signed) candidates(host string) []string {
+	var all []string
+	for _, name := range append([]string{host}, s.hosts.Names()...) {
+		all = append(all, name)
+		u := url.URL{Host: name}
+		if port := u.Port(); port != "" {
+			all = append(all, strings.TrimSuffix(name, ":"+port))
+		}
 	}
-	return []string{host}
+	return all
 }
 
 func unproven(rule, format string, args ...any) *engine.Error {

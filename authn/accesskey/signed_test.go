@@ -115,9 +115,11 @@ type candidate struct {
 
 const encoded, plain = "/identities/8%3Aacs%3A1_2?api-version=1&x=%20", "/identities/8:acs:1_2?api-version=1&x=%20"
 
-func testCandidates(t *testing.T, all []candidate) {
+func testCandidates(t *testing.T, all []candidate) { testCandidatesWith(t, nil, all) }
+
+func testCandidatesWith(t *testing.T, o *accesskey.SignedOptions, all []candidate) {
 	t.Helper()
-	s := accesskey.NewSigned(accesskey.NewRing(parseKey(t, recordedKey), accesskey.Key{}), nil)
+	s := accesskey.NewSigned(accesskey.NewRing(parseKey(t, recordedKey), accesskey.Key{}), o)
 	for _, c := range all {
 		sent := request{"POST", c.scheme, c.host, c.sent, "{}", signRequest(recordedKey, "POST", c.signed, c.signedHost, "{}", time.Now())}
 		_, err := s.Authorize(ctx, sent.server())
@@ -138,6 +140,22 @@ func TestIdentity10PortOfTheHost(t *testing.T) {
 		{"another port", "https", encoded, encoded, "h.example:1", "h.example:2", false},
 		{"a port that was not sent", "https", encoded, encoded, "h.example", "h.example:8443", false},
 		{"another host", "https", encoded, encoded, "h.example", "i.example", false},
+	})
+}
+
+// Behind a proxy, what callers call the service may be signed too, where it was set.
+func TestSignedHosts(t *testing.T) {
+	hosts, err := authn.NewHosts("rt.example.com", "rt.example.com:8443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testCandidatesWith(t, &accesskey.SignedOptions{Hosts: hosts}, []candidate{
+		{"as it was sent", "https", encoded, encoded, "10.0.0.1:8080", "10.0.0.1:8080", true},
+		{"as it is called", "https", encoded, encoded, "10.0.0.1:8080", "rt.example.com", true},
+		{"as it is called, with a port", "https", encoded, encoded, "10.0.0.1:8080", "rt.example.com:8443", true},
+		{"another port", "https", encoded, encoded, "10.0.0.1:8080", "rt.example.com:9443", false},
+		{"another host", "https", encoded, encoded, "10.0.0.1:8080", "eve.example", false},
+		{"no host", "https", encoded, encoded, "10.0.0.1:8080", "", false},
 	})
 }
 

@@ -251,7 +251,7 @@ func (n *node) identities(c *config.Config, fallback http.Handler) http.Handler 
 		Logger:   n.log.With("room", "rest"),
 		Observer: n.metrics.rest(),
 	}
-	servers := []authn.Authorizer{accesskey.NewSigned(n.ring, &accesskey.SignedOptions{Skew: c.Users.ClockSkew})}
+	servers := []authn.Authorizer{accesskey.NewSigned(n.ring, &accesskey.SignedOptions{Skew: c.Users.ClockSkew, Hosts: n.hosts})}
 	if s := n.settings.Load().schemes; s != nil {
 		servers, o.EntraUsers = append(servers, s.managers), s.users
 	}
