@@ -50,6 +50,21 @@ func TestIdentity10PortOfTheHost(t *testing.T) {
 	}
 }
 
+// Behind a proxy requests are signed for what the service is called there.
+func TestSignedForThePublicEndpoint(t *testing.T) {
+	key := keyOf("one")
+	n := startNode(t, []string{
+		"FANFARE_ACCESS_KEYS_PRIMARY=" + key, "FANFARE_PUBLIC_ENDPOINT=https://rt.example.com", "FANFARE_AUDIENCE_HOSTS=old.example.com:8443",
+	})
+	for host, want := range map[string]int{"rt.example.com": 201, "old.example.com:8443": 201, "old.example.com": 201, "eve.example": 401} {
+		r := newRequest(t, "http://"+n.address, "POST /identities", "{}")
+		signing{key: key, host: host}.sign(t, r, "{}")
+		if status, text := answer(t, r, nil); status != want {
+			t.Errorf("signed for %s: %d %s; want %d", host, status, text, want)
+		}
+	}
+}
+
 // Of the colons in an id their escapes may be signed, or they themselves. A path without
 // its first slash, which Python's SDK has signed over plain HTTP, passes there alone.
 func TestIdentity11EscapedPath(t *testing.T) {
