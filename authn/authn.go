@@ -3,6 +3,7 @@ package authn
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/fanfare/fanfare/engine"
@@ -50,13 +51,14 @@ func (s clients) Authenticate(ctx context.Context, c engine.Credentials) (engine
 	return engine.Identity{}, no.refusal()
 }
 
-// Servers is for application servers what [Clients] is for clients.
+// Servers is for application servers what [Clients] is for clients, but that the
+// refusal's message says what each scheme would have taken.
 func Servers(schemes ...Authorizer) Authorizer { return servers(schemes) }
 
 type servers []Authorizer
 
 func (s servers) Authorize(ctx context.Context, r engine.ServerRequest) (engine.Principal, error) {
-	var no nobody
+	no := nobody{aloud: true}
 	for _, scheme := range s {
 		p, err := scheme.Authorize(ctx, r)
 		if err == nil || !errors.Is(err, ErrNotMine) {
@@ -69,8 +71,10 @@ func (s servers) Authorize(ctx context.Context, r engine.ServerRequest) (engine.
 
 // nobody gathers the answers of schemes none of which knew the credentials.
 type nobody struct {
-	first  *engine.Error
-	others []string
+	aloud    bool // whether the caller hears of all
+	first    *engine.Error
+	messages []string // each once, but for the first one's
+	others   []string
 }
 
 func (n *nobody) add(err error) {
@@ -81,6 +85,9 @@ func (n *nobody) add(err error) {
 	if n.first == nil {
 		n.first = e
 		return
+	}
+	if e.Message != n.first.Message && !slices.Contains(n.messages, e.Message) {
+		n.messages = append(n.messages, e.Message)
 	}
 	n.others = append(n.others, strings.TrimSpace(e.Rule+": "+e.Message+" "+e.Detail))
 }
@@ -96,6 +103,9 @@ func (n *nobody) refusal() error {
 		return n.first
 	}
 	e := *n.first
+	if n.aloud && len(n.messages) > 0 {
+		e.Message += " Or: " + strings.Join(n.messages, " Or: ")
+	}
 	e.Detail = strings.TrimSpace(e.Detail + " Also asked: " + strings.Join(n.others, "; "))
 	return &e
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/fanfare/fanfare/authn"
+	"github.com/fanfare/fanfare/authn/accesskey"
 	"github.com/fanfare/fanfare/engine"
 )
 
@@ -111,6 +112,18 @@ func TestNobody(t *testing.T) {
 	id, err := authn.Clients(inner, &scheme{name: "last"}).Authenticate(ctx, engine.Credentials{})
 	if err != nil || id.UserID != "last" {
 		t.Errorf("%v, %v", id, err)
+	}
+}
+
+// Whoever comes with nothing that a server's schemes know is told what each would have
+// taken, and that once.
+func TestNobodyAmongServers(t *testing.T) {
+	ring := accesskey.NewRing(accesskey.Generate(), accesskey.Key{})
+	signed, bearer := accesskey.NewSigned(ring, nil), accesskey.NewServers(ring, nil)
+	_, err := authn.Servers(signed, bearer, bearer).Authorize(t.Context(), engine.ServerRequest{})
+	e, ok := errors.AsType[*engine.Error](err)
+	if !ok || e.Rule != "signed.missing" || strings.Count(e.Message, "HMAC-SHA256") != 1 || strings.Count(e.Message, " Or: ") != 1 || !strings.Contains(e.Message, "Bearer") {
+		t.Errorf("got %+v", e)
 	}
 }
 
