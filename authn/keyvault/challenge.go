@@ -76,7 +76,7 @@ func (g *guard) resource(challenge string) (string, error) {
 	}
 	text = strings.TrimSuffix(text, "/.default")
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "https" || u.Host == "" || strings.ContainsAny(text, " ,=") {
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.ContainsAny(text, " ,=") {
 		return "", refused{fmt.Errorf("the vault does not say for which resource it wants a token; expected one such as https://%s", domains[0])}
 	}
 	asked, _ := strings.CutSuffix(strings.ToLower(u.Hostname()), ".")

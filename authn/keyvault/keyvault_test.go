@@ -328,6 +328,7 @@ var challenges = []struct {
 	{"no resource", "v.vault.azure.net", `Bearer authorization="https://l/t"`, ""},
 	{"resource that splits", "vault.example.com", `Bearer authorization="https://l/t", resource="https://vault.example.com/ x=y"`, ""},
 	{"Basic", "v.vault.azure.net", `Basic realm="x"`, ""},
+	{"a user in front of the host", "vault.example.com", `Bearer scope="https://vault@example.com/.default"`, ""},
 	{"nothing", "v.vault.azure.net", ` `, ""},
 	{"endless", "v.vault.azure.net", "Bearer " + strings.Repeat(" ", 5000) + azureChallenge[7:], ""},
 }
