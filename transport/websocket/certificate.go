@@ -102,7 +102,7 @@ func forwardedCertificates(h http.Header, by CertificateHeader) ([]*x509.Certifi
 	var certs []*x509.Certificate
 	for _, text := range texts {
 		der, err := base64.StdEncoding.Strict().DecodeString(text)
-		if err != nil {
+		if err != nil || strings.ContainsAny(text, "\r\n") { // which a decoder skips
 			return nil, forwardedError("%s holds no base64", by)
 		}
 		c, err := x509.ParseCertificate(der)
