@@ -351,3 +351,20 @@ func TestRegeneratedKeysEndUserTokens(t *testing.T) {
 		}
 	}
 }
+
+// By option tokens are signed by RS256, in memory and in a store.
+func TestUserTokensByRS256(t *testing.T) {
+	key := keyOf("one")
+	for _, dir := range []string{"", t.TempDir()} {
+		n := startNode(t, []string{"FANFARE_ACCESS_KEYS_PRIMARY=" + key, "FANFARE_USERS_SIGNING_ALGORITHM=RS256", "FANFARE_STORE_DIR=" + dir})
+		ann := newUser(t, n, key, "chat")
+		head, err := base64.RawURLEncoding.DecodeString(strings.Split(ann.token, ".")[0])
+		if err != nil || !strings.Contains(string(head), `"alg":"RS256"`) {
+			t.Errorf("the token's header is %s, %v", head, err)
+		}
+		if _, keys := get(t, "http://"+n.address+usersPath+"/.well-known/jwks.json"); !strings.Contains(keys, `"kty":"RSA"`) {
+			t.Errorf("the keys are %s", keys)
+		}
+		comesIn(t, n, ann)
+	}
+}
