@@ -182,8 +182,11 @@ func (c *child) rss() (int64, error) { return c.memory("Rss") }
 
 // memory returns bytes of the child's resident memory: "Rss" is all of it, and
 // "Anonymous" is without what is a file's.
-func (c *child) memory(kind string) (int64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", c.cmd.Process.Pid))
+func (c *child) memory(kind string) (int64, error) { return residentMemory(c.cmd.Process.Pid, kind) }
+
+// residentMemory returns bytes of a process's resident memory, as memory does.
+func residentMemory(pid int, kind string) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
 		return 0, err
 	}

@@ -70,6 +70,8 @@ Scenarios
   churn     connect, verify, join, drop: CPU time
   users     users and their tokens in memory and in a file below $TMPDIR: time and
             bytes (not part of all)
+  hostile   what hostile clients can make the whole node do, and what they cost the
+            others; --case names one (not part of all)
   nats      fanout beside nats-server over WebSocket, which is built for it from
             bench/peers/nats (not part of all)
   all       everything, into a dated file below bench/results
@@ -107,6 +109,8 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		inFlight = fs.Int("inflight", 64, "messages that a saturating publisher keeps under way")
 		readers  = fs.Int("readers", 2, "goroutines that read the members' sockets")
 		portable = fs.Bool("portable", false, "make the node use its portable path instead of bare descriptors")
+		hostile  = fs.String("case", "", "cases of the scenario hostile, one or several with commas (default all): "+hostileCaseNames())
+		binary   = fs.String("binary", "", "measure this build of cmd/fanfare instead of the one of this tree, for the scenarios that run the whole node")
 		profiles = fs.String("profile", "", "leave CPU and heap profiles of the measured nodes in this directory")
 		path     = fs.String("out", "", "also write the results to this file (default for all: a dated one below bench/results)")
 	)
@@ -176,7 +180,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 
 	b := &bench{
 		ctx: ctx, progress: progress, rounds: *rounds, attempts: *attempts, warmup: *warmup, duration: *duration,
-		readers: *readers, inFlight: *inFlight, portable: *portable, profile: *profiles,
+		readers: *readers, inFlight: *inFlight, portable: *portable, profile: *profiles, binary: *binary,
 	}
 	if scenario == "all" && *path == "" {
 		*path = resultPath()
@@ -206,6 +210,16 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		if scenario == "users" {
 			known = true
 			step(func() error { return b.users(*users) })
+		}
+		if scenario == "hostile" {
+			known = true
+			cases, e := findHostileCases(*hostile)
+			if e != nil {
+				return e
+			}
+			for _, c := range cases {
+				step(func() error { return c.run(b) })
+			}
 		}
 		if is("chat") {
 			n, p, r := conns("1000"), sizes("128"), rates("saturated")

@@ -27,6 +27,7 @@ type bench struct {
 	failures []error
 	portable bool
 	profile  string // a directory for the nodes' profiles; empty for none
+	binary   string // a build of cmd/fanfare to measure; empty for that of this tree
 }
 
 func (b *bench) say(format string, args ...any) {
