@@ -22,7 +22,8 @@ type Unfinished struct {
 	conn  *Conn // nil before there is a connection
 	wire  WireID
 	cut   func(reason string) // instead of conn
-	began time.Time
+	timed bool
+	began time.Time // if it is timed
 
 	bytes atomic.Int64 // changed under list.mu
 
@@ -36,7 +37,16 @@ type Unfinished struct {
 // Unfinished notes that a message, which came by the given wire, has begun to
 // arrive and is not complete.
 func (c *Conn) Unfinished(wire WireID) *Unfinished {
-	u := &Unfinished{list: &c.shard.unfinished, conn: c, wire: wire, began: c.hub.engine.clock.Now()}
+	u := &Unfinished{list: &c.shard.unfinished, conn: c, wire: wire, timed: true, began: c.hub.engine.clock.Now()}
+	u.list.add(u)
+	return u
+}
+
+// Kept is Unfinished for what the client has sent and the transport has left for
+// later, because the engine wants no more or others are to have their turn: it
+// counts, and may take its time.
+func (c *Conn) Kept(wire WireID) *Unfinished {
+	u := &Unfinished{list: &c.shard.unfinished, conn: c, wire: wire}
 	u.list.add(u)
 	return u
 }
@@ -46,7 +56,7 @@ func (c *Conn) Unfinished(wire WireID) *Unfinished {
 // not block. It is not called for the time that passes.
 func (e *Engine) Unfinished(cut func(reason string)) *Unfinished {
 	s := e.shards[0]
-	u := &Unfinished{list: &s.unfinished, cut: cut, began: e.clock.Now()}
+	u := &Unfinished{list: &s.unfinished, cut: cut}
 	u.list.add(u)
 	return u
 }
@@ -93,7 +103,9 @@ func (l *unfinishedList) add(u *Unfinished) {
 		l.byConn = make(map[*Conn]*Unfinished)
 	}
 	u.sibling, l.byConn[u.conn] = l.byConn[u.conn], u
-	l.arm(l.engine.limits.MessageTimeout)
+	if u.timed {
+		l.arm(l.engine.limits.MessageTimeout)
+	}
 }
 
 // arm sees to it that expire is called after d. l.mu is held.
@@ -181,14 +193,15 @@ func (l *unfinishedList) expire() {
 	l.mu.Lock()
 	l.armed = false
 	for u := l.oldest; u != nil; u = u.newer {
+		if !u.timed || u.ended {
+			continue
+		}
 		if left := u.began.Add(limit).Sub(now); left > 0 {
 			l.arm(left)
 			break
 		}
-		if u.conn != nil && !u.ended {
-			u.ended = true
-			late = append(late, u)
-		}
+		u.ended = true
+		late = append(late, u)
 	}
 	l.mu.Unlock()
 	for _, u := range late {
