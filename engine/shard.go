@@ -46,6 +46,8 @@ type shard struct {
 	wheel   wheel
 	pace    pace
 
+	unfinished unfinishedList // has a mutex of its own
+
 	delivered, deliveredBytes, dropped atomic.Int64
 	done                               chan struct{}
 }
@@ -138,6 +140,7 @@ func newShard(e *Engine, index int) *shard {
 	s.arrived.L = &s.mu
 	s.private.New = func() any { return &Batch{home: &s.private} }
 	s.wheel.init(e.clock.Now())
+	s.unfinished.engine = e
 	return s
 }
 

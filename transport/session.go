@@ -56,8 +56,8 @@ const (
 // Session is a [Wire] joined to an [engine.Conn]. [Session.Open] begins it, or
 // [Session.Recover].
 //
-// Message, WirePing and Refuse are for the one goroutine that reads the wire; the
-// other methods may be called at any time, by any goroutine. None of them blocks.
+// Message, WirePing, Control, Unfinished and Refuse are for the one goroutine that
+// reads the wire; the other methods may be called at any time, by any goroutine. None of them blocks.
 type Session struct {
 	// Fixed by Open or Recover.
 	wire     Wire
@@ -72,6 +72,8 @@ type Session struct {
 	state atomic.Uint32
 
 	invocations atomic.Pointer[invocations] // nil while there are none
+
+	control ControlRate // owned by the goroutine that reads the wire
 }
 
 // The states of a session.
@@ -153,15 +155,32 @@ func (s *Session) Message(f subprotocol.Frame, p []byte) (more bool) {
 		return s.do(in.Request)
 	case subprotocol.InPing:
 		s.conn.Post(pong)
+		return s.Control(1)
 	case subprotocol.InSequenceAck:
-		if s.reliable {
-			s.conn.AckUpTo(in.Sequence)
+		if !s.reliable || !s.conn.AckUpTo(in.Sequence) {
+			return s.Control(1)
 		}
 	case subprotocol.InCancel:
-		s.cancelInvocation(in.Invocation)
+		if !s.cancelInvocation(in.Invocation) {
+			return s.Control(1)
+		}
 	}
 	return true
 }
+
+// Control counts n frames or messages of the client that carry no data. It reports
+// whether the door goes on reading; if not, the wire is resumed in time, or the
+// connection ends.
+func (s *Session) Control(n int) (more bool) {
+	more, reason := s.control.Count(s.conn, s.wire, n)
+	if reason != "" {
+		s.conn.EndOn(s.id, engine.EndControlRate, engine.ClosePolicy, "", reason)
+	}
+	return more
+}
+
+// Unfinished notes that the door keeps a part of a message that is not complete.
+func (s *Session) Unfinished() *engine.Unfinished { return s.conn.Unfinished(s.id) }
 
 // pong is immutable, as all messages are, so all connections share it.
 var pong = &engine.Message{Kind: engine.KindPong}

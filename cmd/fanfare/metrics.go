@@ -62,6 +62,9 @@ func newMetrics() *metrics {
 	for _, reason := range []engine.EndReason{engine.EndSlow, engine.EndOverload} {
 		m.drops.WithLabelValues(string(reason)) // shown from the start, as zero
 	}
+	for _, reason := range []engine.EndReason{engine.EndMessageTimeout, engine.EndUnfinished, engine.EndControlRate} {
+		m.ended.WithLabelValues(string(reason))
+	}
 	build := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "fanfare_build_info", Help: "1, labelled with the build.", ConstLabels: buildLabels(),
 	}, func() float64 { return 1 })
@@ -225,6 +228,7 @@ var engineMetrics = []struct {
 	{desc("fanfare_group_memberships", "Memberships of connections in groups."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.Memberships }},
 	{desc("fanfare_outbox_queued_messages", "Messages that wait for connections that lag."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.QueuedMessages }},
 	{desc("fanfare_outbox_queued_bytes", "Bytes that wait for connections that lag."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.QueuedBytes }},
+	{desc("fanfare_unfinished_bytes", "Bytes that are kept of clients' messages that have not arrived completely."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.UnfinishedBytes }},
 	{desc("fanfare_outbox_dropped_messages_total", "Deliveries lost to connections that were ended with messages waiting."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.Dropped }},
 	{desc("fanfare_connections_opened_total", "Connections that were opened."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.Opened }},
 	{desc("fanfare_messages_in_total", "Messages that clients and servers published."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.MessagesIn }},

@@ -125,12 +125,19 @@ func engineLimits(c *config.Config) engine.Limits {
 		TotalOutboundBytes:  c.Limits.TotalOutboundBytes,
 		GroupsPerConnection: c.Limits.GroupsPerConnection,
 		PendingEvents:       c.Limits.PendingEvents,
+
+		MessageTimeout:       c.Limits.MessageTimeout,
+		TotalUnfinishedBytes: c.Limits.TotalUnfinishedBytes,
+		ControlRate:          c.Limits.ControlRate,
 	}
 	if l.Connections == 0 {
 		l.Connections = maxConnections()
 	}
 	if l.TotalOutboundBytes == 0 {
 		l.TotalOutboundBytes = max(outboundMemory(), l.OutboundBytes)
+	}
+	if quarter := outboundMemory(); l.TotalUnfinishedBytes == 0 && quarter > 0 {
+		l.TotalUnfinishedBytes = max(quarter/2, 2*l.MessageBytes)
 	}
 	return l
 }

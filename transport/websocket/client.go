@@ -21,7 +21,7 @@ type client struct {
 	// Owned by the wire's reading goroutine.
 	reader   reader
 	state    clientState
-	inflated int // bytes that came of compressed messages in this turn
+	inflated int32 // bytes that came of compressed messages in this turn
 }
 
 // maxInflated is what a client's compressed messages may become before others get
@@ -70,8 +70,12 @@ func (c *client) Consume(p []byte) (n int, more bool) {
 	if !c.session.Wants() {
 		return 0, false
 	}
+	if len(p) == 0 {
+		return 0, true
+	}
 	c.session.Heard()
 	c.inflated = 0
+	before := c.reader.part
 	n, more, err := c.reader.feed(p, c)
 	if err != nil {
 		c.state = clientDeaf
@@ -79,7 +83,13 @@ func (c *client) Consume(p []byte) (n int, more bool) {
 	}
 	if c.state != clientOpen {
 		c.reader.part = nil
+	}
+	c.track(before)
+	if c.state != clientOpen {
 		return len(p), true
+	}
+	if c.reader.bare > 0 && !c.session.Control(int(c.reader.bare)) {
+		return n, false
 	}
 	return n, more
 }
@@ -95,7 +105,7 @@ func (c *client) message(op ws.OpCode, compressed bool, p []byte) (more bool) {
 			c.refuse(err)
 			return true
 		}
-		c.inflated += len(p)
+		c.inflated += int32(len(p))
 	}
 	frame := subprotocol.TextFrame
 	if op == ws.OpBinary {
@@ -137,6 +147,9 @@ func (c *client) refuse(err *frameError) {
 func (c *client) Lost(err error) {
 	// Also after a goodbye: the engine may still be writing what was queued.
 	c.state = clientGone
+	before := c.reader.part
+	c.reader.part = nil
+	c.track(before)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		c.session.Stuck("nothing could be written to the client for too long")
 		return

@@ -62,6 +62,7 @@ type reader struct {
 	limit   int32 // of a message, over all its fragments
 	deflate bool  // permessage-deflate was negotiated
 	mute    bool  // refuse was called: data is discarded
+	bare    uint8 // frames without data that feed came across: control frames and empty ones
 }
 
 func newReader(limit int, deflate bool) reader {
@@ -82,6 +83,8 @@ type partial struct {
 	data       []byte // of the message
 	valid      int    // bytes of data that are known to be UTF-8
 	ctl        []byte // of a control frame that has not arrived whole
+
+	held *engine.Unfinished // nil until the end of the turn in which it began
 }
 
 // maxHeader is the length of the longest header of a masked frame.
@@ -96,10 +99,15 @@ type header struct {
 	length     int
 }
 
-// feed reads b and reports how much of it was taken: all, unless the receiver
-// wanted no more, or the client broke a rule.
+// framesPerTurn is how many frames a client gets handled before others have their
+// turn: with small ones, one read brings thousands.
+const framesPerTurn = 64
+
+// feed reads b and reports how much of it was taken: all, unless it holds more than
+// framesPerTurn frames, or the receiver wanted no more, or the client broke a rule.
 func (r *reader) feed(b []byte, to receiver) (n int, more bool, err *frameError) {
-	for n < len(b) {
+	r.bare = 0
+	for frames := 0; n < len(b) && frames < framesPerTurn; frames++ {
 		if r.part == nil {
 			took, more, err := r.whole(b[n:], to)
 			n += took
@@ -135,6 +143,7 @@ func (r *reader) whole(b []byte, to receiver) (n int, more bool, err *frameError
 	}
 	p := b[size : size+h.length]
 	n, more = size+h.length, true
+	r.count(h)
 	switch {
 	case h.op.IsControl():
 		ws.Cipher(p, h.mask, 0)
@@ -167,6 +176,7 @@ func (r *reader) piece(b []byte, to receiver) (n int, more bool, err *frameError
 			return n, false, err
 		}
 		p.head, p.done, p.in = h, 0, true
+		r.count(h)
 		if !h.op.IsControl() && h.op != ws.OpContinuation {
 			p.message, p.compressed = h.op, h.compressed
 		}
@@ -207,6 +217,14 @@ func (r *reader) piece(b []byte, to receiver) (n int, more bool, err *frameError
 		return n, true, nil
 	}
 	return n, to.message(p.message, p.compressed, p.data), nil
+}
+
+// count notes a frame that carries no data. An empty one may end a message that has
+// some.
+func (r *reader) count(h header) {
+	if h.op.IsControl() || h.length == 0 && (!h.fin || h.op != ws.OpContinuation) {
+		r.bare++
+	}
 }
 
 // refuse gives up on what the client says. What is under way is let go.

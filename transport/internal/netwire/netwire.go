@@ -23,9 +23,11 @@ import (
 // one goroutine at a time, which serves other connections too: neither may wait.
 type Reader interface {
 	// Consume is given bytes as they came in, and may change them, but must not
-	// keep them. It reports how many it took and whether it wants more. A wire
-	// that is told "no more" keeps what was not taken and reads nothing until
-	// Resume.
+	// keep them. It reports how many it took and whether it wants more. The wire
+	// keeps what was not taken and calls Consume with it before it reads again:
+	// after Resume if Consume wanted no more, and otherwise in the connection's
+	// next turn, so that a reader can bound what it does in one turn. After
+	// Resume, and once after Start, p may be empty.
 	Consume(p []byte) (n int, more bool)
 	// Lost tells that nothing will come any more: io.EOF, or the failure. It is
 	// called at most once, and not for a wire that was closed on this side.

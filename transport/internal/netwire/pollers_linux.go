@@ -266,10 +266,19 @@ func (d *Descriptor) Close(polite bool) {
 	}
 }
 
-// read reads while there is something, within the budget of one turn, and
-// reports whether there may be more. all says not to believe that a short read
+// read passes on what was kept of the turn before, then reads while there is
+// something, within the budget of one turn, and reports whether there may be more. all says not to believe that a short read
 // emptied the socket: the end may be waiting behind it.
 func (d *Descriptor) read(buf []byte, all bool) (again bool) {
+	if len(d.rest) > 0 && !d.parked && !d.over {
+		if !d.reading() {
+			d.rest = nil
+			return false
+		}
+		if d.consume(d.rest, true); len(d.rest) > 0 {
+			return !d.parked
+		}
+	}
 	for range readsPerTurn {
 		if d.parked || d.over {
 			return false
@@ -294,6 +303,9 @@ func (d *Descriptor) read(buf []byte, all bool) (again bool) {
 			return false
 		}
 		d.consume(buf[:n], false)
+		if len(d.rest) > 0 {
+			return !d.parked
+		}
 		if n < len(buf) && !all {
 			return false
 		}
@@ -315,13 +327,22 @@ func (d *Descriptor) consume(p []byte, kept bool) {
 	}
 }
 
-// unpark goes on with what was kept. It reports whether to read on.
+// unpark goes on with what was kept here, or by the reader itself. It reports
+// whether to read on.
 func (d *Descriptor) unpark() bool {
-	d.parked = false
-	for len(d.rest) > 0 && !d.parked {
-		d.consume(d.rest, true)
+	if d.over || !d.reading() {
+		return false // Start calls Resume if it has to
 	}
+	d.parked = false
+	d.consume(d.rest, true)
 	return !d.parked
+}
+
+// reading reports whether the wire is started and not closed.
+func (d *Descriptor) reading() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.slot >= 0
 }
 
 func (d *Descriptor) lost(err error) {

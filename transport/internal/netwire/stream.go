@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -79,20 +80,8 @@ func (s *Stream) read(p []byte) {
 		}
 	}()
 	for {
-		for more := true; len(p) > 0 || !more; {
-			var n int
-			if n, more = s.r.Consume(p); more {
-				p = p[n:]
-				continue
-			}
-			p = p[n:]
-			select {
-			case <-s.wake:
-				more = true
-			case <-s.down:
-				s.lost(errClosed)
-				return
-			}
+		if !s.consume(p) {
+			return
 		}
 		buf := small
 		if large != nil {
@@ -111,6 +100,28 @@ func (s *Stream) read(p []byte) {
 			p = small[:copy(small, p)]
 			buffers.Put(large)
 			large = nil
+		}
+	}
+}
+
+// consume passes all of p on, and waits while the reader wants no more. It reports
+// false once the wire is down.
+func (s *Stream) consume(p []byte) bool {
+	for {
+		n, more := s.r.Consume(p)
+		p = p[n:]
+		switch {
+		case !more:
+			select {
+			case <-s.wake:
+			case <-s.down:
+				s.lost(errClosed)
+				return false
+			}
+		case len(p) == 0:
+			return true
+		default:
+			runtime.Gosched() // the connection has had its turn
 		}
 	}
 }

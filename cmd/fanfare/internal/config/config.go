@@ -186,6 +186,9 @@ type Limits struct {
 	OutboundBytes              int           `key:"outboundBytes" doc:"bytes that may wait for one connection"`
 	TotalOutboundBytes         int           `key:"totalOutboundBytes" doc:"bytes that may wait for all connections together; 0: a quarter of memory; over it the largest laggard is ended first"`
 	GroupsPerConnection        int           `key:"groupsPerConnection" doc:"groups that one connection may be in"`
+	MessageTimeout             time.Duration `key:"messageTimeout" doc:"time from a client message's first byte to its last, pings between its fragments or not; the largest message at the slowest uplink must pass"`
+	TotalUnfinishedBytes       int           `key:"totalUnfinishedBytes" doc:"bytes of all messages that have not arrived completely; 0: an eighth of memory; over it the connection with the largest is ended first"`
+	ControlRate                int           `key:"controlRate" doc:"what a client may send in a second, and twice at once, that carries no data: pings, empty fragments, acknowledgements of nothing new; above it the client is read more slowly, then closed"`
 	PendingEvents              int           `key:"pendingEvents" doc:"requests that may wait in one connection's lane, and calls under way at one handler"`
 }
 
@@ -216,6 +219,8 @@ func Default() *Config {
 			OutboundMessages:           1000,
 			OutboundBytes:              16 << 20,
 			GroupsPerConnection:        10_000,
+			MessageTimeout:             time.Minute,
+			ControlRate:                100,
 			PendingEvents:              1024,
 		},
 		Entra:    Entra{Authority: entra.Authority, KeepKeys: 24 * time.Hour},

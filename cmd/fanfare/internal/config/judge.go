@@ -379,6 +379,8 @@ func (d *decoder) limits(l *Limits) {
 		{"outboundBytes", l.OutboundBytes, 1, math.MaxInt},
 		{"totalOutboundBytes", l.TotalOutboundBytes, 0, math.MaxInt},
 		{"groupsPerConnection", l.GroupsPerConnection, 1, 1 << 30},
+		{"totalUnfinishedBytes", l.TotalUnfinishedBytes, 0, math.MaxInt},
+		{"controlRate", l.ControlRate, 1, 1_000_000},
 		{"pendingEvents", l.PendingEvents, 1, 1 << 30},
 	} {
 		switch {
@@ -391,6 +393,12 @@ func (d *decoder) limits(l *Limits) {
 	}
 	if l.HandshakeTimeout < 100*time.Millisecond || l.HandshakeTimeout > 10*time.Minute {
 		d.bad("limits.handshakeTimeout", "found %s; expected 100ms to 10m", span(l.HandshakeTimeout))
+	}
+	if l.MessageTimeout < 100*time.Millisecond || l.MessageTimeout > 24*time.Hour {
+		d.bad("limits.messageTimeout", "found %s; expected 100ms to 24h", span(l.MessageTimeout))
+	}
+	if l.TotalUnfinishedBytes != 0 && l.TotalUnfinishedBytes < 2*l.MessageBytes {
+		d.bad("limits.totalUnfinishedBytes", "found %d, less than twice limits.messageBytes (%d), which one client can take; expected at least that, or 0", l.TotalUnfinishedBytes, l.MessageBytes)
 	}
 	if l.OutboundBytes < l.MessageBytes {
 		d.bad("limits.outboundBytes", "found %d, less than one message of limits.messageBytes (%d); expected at least that", l.OutboundBytes, l.MessageBytes)
