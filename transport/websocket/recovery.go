@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -17,8 +16,8 @@ import (
 // recover gives a client its connection back, in the subprotocol that it began
 // with, whatever is offered now. The reconnection token is all the proof there is:
 // an access token may have expired meanwhile.
-func (k *knock) recover(id engine.ConnID, query url.Values, offered []string) error {
-	r, err := k.findRecovery(id, lastFold(query, "awps_reconnection_token"))
+func (k *knock) recover(id engine.ConnID, offered []string) error {
+	r, err := k.findRecovery(id, lastFold(k.query, "awps_reconnection_token"))
 	if err != nil {
 		switch engine.CodeOf(err) {
 		case engine.CodeInternal, engine.CodeUnavailable, engine.CodeClosed, engine.CodeTimeout:
