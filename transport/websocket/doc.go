@@ -23,9 +23,10 @@
 // (awps_connection_id) and shows the token that the connection began with
 // (awps_reconnection_token); nothing else is asked of it but the client certificate
 // that it came with, if it did. It goes on in the subprotocol that it began with,
-// whatever it offers now. A client that cannot have its connection back is told so
+// which it must offer. A client that cannot have its connection back is told so
 // in a close frame, so that it begins a new one: after an HTTP status, which it
-// gets where the node has no room or no answer, it would try again.
+// gets where the node has no room or no answer, it would try again. An attempt that is
+// refused does nothing to the connection, or to the wire that it has.
 //
 // Protocols that are none of Azure's, and begin with a message of their own, are
 // spoken over the same wires ([Protocol]): the door does the handshake, proves who
