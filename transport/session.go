@@ -66,6 +66,7 @@ type Session struct {
 	log      *slog.Logger
 	raw      bool
 	reliable bool
+	dropped  bool // a request was dropped, and the log has a line about it; for the reading goroutine
 
 	conn  *engine.Conn
 	id    engine.WireID // of the wire, among those of conn
@@ -189,7 +190,21 @@ var pong = &engine.Message{Kind: engine.KindPong}
 // request itself ask for.
 func (s *Session) do(r *engine.Request) (more bool) {
 	r.CancelOnEnd = s.raw
+	if r.Refused != nil && !r.HasAck {
+		s.logDropped(r.Refused)
+	}
 	return s.hand(r, s.completion(s.conn, r))
+}
+
+// logDropped writes the log's line about a request that fails without its client
+// being told. There is one line for each wire: a client can send many.
+func (s *Session) logDropped(err *engine.Error) {
+	if s.dropped {
+		return
+	}
+	s.dropped = true
+	s.log.Info("dropped a message that asked for no ack; further ones on this wire are not logged",
+		"connection", s.conn.ID(), "hub", s.conn.Hub().Name(), "rule", err.Rule, "error", err.Message)
 }
 
 // hand hands r to the engine and reports whether its lane has room for more.

@@ -63,6 +63,7 @@ type settled struct {
 	clients  clients
 	schemes  *schemes // nil while no issuer is set
 	trusts   trusts
+	origins  *origins
 }
 
 // newNode puts the rooms together. The caller ends the node with close.
@@ -157,6 +158,10 @@ func (n *node) use(c *config.Config) error {
 	if _, err := authn.NewHosts(hosts...); err != nil {
 		return err
 	}
+	allowed, err := newOrigins(c)
+	if err != nil {
+		return err
+	}
 	trusted, err := newTrusts(c, n.log)
 	if err != nil {
 		return err
@@ -181,7 +186,7 @@ func (n *node) use(c *config.Config) error {
 	n.ring.Set(keys[0], keys[1])
 	n.ring.SetLocalAuth(!c.DisableLocalAuth)
 	n.level.Set(c.Log.Level)
-	n.settings.Store(&settled{c, id, made, schemes, trusted})
+	n.settings.Store(&settled{c, id, made, schemes, trusted, allowed})
 	return nil
 }
 
@@ -242,6 +247,7 @@ func (n *node) hang(c *config.Config) {
 		Compression:                c.Compression.Enabled,
 		Protocols:                  []websocket.Protocol{mqtt.Protocol(&mqtt.Options{Logger: n.log.With("room", "mqtt")})},
 		TrustedProxies:             c.TrustedProxies,
+		AllowedOrigins:             n.allowedOrigins,
 		CertificateHeader:          websocket.CertificateHeader(c.ClientCertHeader),
 	})
 

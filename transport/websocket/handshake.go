@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -78,6 +79,9 @@ type knock struct {
 	w   http.ResponseWriter
 	r   *http.Request
 	hub engine.HubName
+	// query is that of the request, and token the access token it shows.
+	query url.Values
+	token string
 	// certs is the client's certificate chain, leaf first; see takeCertificates.
 	certs []*x509.Certificate
 }
@@ -93,19 +97,22 @@ func (k *knock) serve(t target) error {
 	if err != nil {
 		return err
 	}
-	query := k.r.URL.Query()
-	if id := lastFold(query, "awps_connection_id"); id != "" {
-		return k.recover(engine.ConnID(id), query, offered)
+	id := engine.ConnID(lastFold(k.query, "awps_connection_id"))
+	if err := k.checkOrigin(k.token != "" || id != ""); err != nil {
+		return err
 	}
-	identity, err := k.authenticate(t, query)
+	if id != "" { // the token of the connection is all the proof there is
+		return k.recover(id, offered)
+	}
+	identity, err := k.authenticate(t)
 	if err != nil {
 		return err
 	}
-	raw, err := parseRaw(query)
+	raw, err := parseRaw(k.query)
 	if err != nil {
 		return err
 	}
-	admission, err := k.admit(identity, query, offered)
+	admission, err := k.admit(identity, offered)
 	if err != nil {
 		return err
 	}
@@ -117,8 +124,8 @@ func (k *knock) serve(t target) error {
 	return k.upgrade(admission, chosen, raw)
 }
 
-// open makes the checks that come before all others, sets the hub and the client's
-// certificates, and returns the subprotocols the client offers.
+// open makes the checks that come before all others, sets what the request says
+// about its client, and returns the subprotocols the client offers.
 func (k *knock) open(t target) (offered []string, err error) {
 	if err := k.checkUpgrade(); err != nil {
 		return nil, err
@@ -129,7 +136,14 @@ func (k *knock) open(t target) (offered []string, err error) {
 	if err := k.takeCertificates(); err != nil {
 		return nil, err
 	}
-	return k.offered()
+	if offered, err = k.offered(); err != nil {
+		return nil, err
+	}
+	k.query = k.r.URL.Query()
+	if k.token, err = token(k.query, k.r.Header); err != nil {
+		return nil, err
+	}
+	return offered, nil
 }
 
 // checkUpgrade checks that this is a WebSocket handshake (RFC 6455 section 4.2.1).
@@ -193,7 +207,7 @@ func (k *knock) crowded() error {
 }
 
 // authenticate asks the authenticator who the client is.
-func (k *knock) authenticate(t target, query url.Values) (engine.Identity, error) {
+func (k *knock) authenticate(t target) (engine.Identity, error) {
 	h := k.h
 	defer h.knocking.Add(-1)
 	if h.knocking.Add(1) > int64(h.o.UnauthenticatedConnections) {
@@ -201,7 +215,7 @@ func (k *knock) authenticate(t target, query url.Values) (engine.Identity, error
 	}
 	ctx, cancel := context.WithTimeout(k.r.Context(), h.o.HandshakeTimeout)
 	defer cancel()
-	identity, err := h.auth.Authenticate(ctx, k.credentials(t, query))
+	identity, err := h.auth.Authenticate(ctx, k.credentials(t))
 	if err != nil && ctx.Err() != nil && k.r.Context().Err() == nil {
 		return identity, &engine.Error{
 			Code: engine.CodeTimeout, Rule: "limits.handshakeTimeout", Err: err,
@@ -212,7 +226,7 @@ func (k *knock) authenticate(t target, query url.Values) (engine.Identity, error
 }
 
 // credentials collects what the client showed.
-func (k *knock) credentials(t target, query url.Values) engine.Credentials {
+func (k *knock) credentials(t target) engine.Credentials {
 	remote, host, scheme := k.addressed()
 	audience := k.h.o.PublicEndpoint
 	if audience == "" {
@@ -221,7 +235,7 @@ func (k *knock) credentials(t target, query url.Values) engine.Credentials {
 	return engine.Credentials{
 		Hub:              k.hub,
 		Audience:         strings.TrimSuffix(audience, "/") + t.path,
-		Token:            token(query, k.r.Header),
+		Token:            k.token,
 		PeerCertificates: k.certs,
 		RemoteAddr:       remote,
 		Header:           k.r.Header,
@@ -278,29 +292,36 @@ func lastForwarded(header http.Header, name string) string {
 }
 
 // token returns the bearer token: of the query, whose name may be in any case, or
-// else of the header.
-func token(query url.Values, header http.Header) string {
-	best, found := "", ""
+// else of the header. A request that shows several is refused: which of them counts
+// would depend on who reads it, the node or a proxy before it.
+func token(query url.Values, header http.Header) (string, error) {
+	several := func(what string) (string, error) {
+		return "", engine.Errorf(engine.CodeUnauthenticated, "token.malformed", "The request has %s: expected one.", what)
+	}
+	found := ""
 	for name, values := range query {
 		if !strings.EqualFold(name, "access_token") {
 			continue
 		}
-		// Of several spellings the first in byte order, since a map has no order.
 		for _, v := range values {
-			if v != "" && (found == "" || name < best) {
-				best, found = name, v
-				break
+			if v != "" && found != "" && v != found {
+				return several("several access tokens in its query, which differ")
 			}
+			found = cmp.Or(v, found)
 		}
 	}
-	if found != "" {
-		return found
+	authorization := header["Authorization"]
+	if len(authorization) > 1 {
+		return several(fmt.Sprintf("%d Authorization headers", len(authorization)))
 	}
-	scheme, value, ok := strings.Cut(header.Get("Authorization"), " ")
+	if found != "" || len(authorization) == 0 {
+		return found, nil
+	}
+	scheme, value, ok := strings.Cut(authorization[0], " ")
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
-		return ""
+		return "", nil
 	}
-	return strings.TrimSpace(value)
+	return strings.TrimSpace(value), nil
 }
 
 // rawMode is how a raw client's messages are meant.
@@ -316,8 +337,8 @@ func parseRaw(query url.Values) (m rawMode, err error) {
 }
 
 // admit asks the hub, which asks the event handler.
-func (k *knock) admit(identity engine.Identity, query url.Values, offered []string) (*engine.Admission, error) {
-	a, err := k.h.engine.Hub(k.hub).Admit(k.r.Context(), k.request(identity, query, offered))
+func (k *knock) admit(identity engine.Identity, offered []string) (*engine.Admission, error) {
+	a, err := k.h.engine.Hub(k.hub).Admit(k.r.Context(), k.request(identity, offered))
 	if err != nil {
 		return nil, &refusal{admitStatus(err), err}
 	}
@@ -325,10 +346,10 @@ func (k *knock) admit(identity engine.Identity, query url.Values, offered []stri
 }
 
 // request is what the hub is asked.
-func (k *knock) request(identity engine.Identity, query url.Values, offered []string) *engine.AdmitRequest {
-	for name := range query {
+func (k *knock) request(identity engine.Identity, offered []string) *engine.AdmitRequest {
+	for name := range k.query {
 		if strings.EqualFold(name, "access_token") {
-			delete(query, name)
+			delete(k.query, name)
 		}
 	}
 	header := make(http.Header, len(k.r.Header)+1)
@@ -343,7 +364,7 @@ func (k *knock) request(identity engine.Identity, query url.Values, offered []st
 	return &engine.AdmitRequest{
 		Identity:         identity,
 		Subprotocols:     offered,
-		Query:            query,
+		Query:            k.query,
 		Header:           header,
 		PeerCertificates: k.certs,
 	}

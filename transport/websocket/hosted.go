@@ -118,8 +118,10 @@ func (k *knock) host(p *Protocol, t target) error {
 		return engine.Errorf(engine.CodeUnsupported, "websocket.subprotocol",
 			"Clients of %s must offer the subprotocol %s; this one offers %s.", t.path, p.Name, excerpt(strings.Join(offered, ", ")))
 	}
-	query := k.r.URL.Query()
-	identity, err := k.authenticate(t, query)
+	if err := k.checkOrigin(k.token != ""); err != nil {
+		return err
+	}
+	identity, err := k.authenticate(t)
 	if err != nil {
 		return err
 	}
@@ -128,7 +130,7 @@ func (k *knock) host(p *Protocol, t target) error {
 		k.h.knocking.Add(-1)
 		return k.crowded()
 	}
-	g := &Guest{knock: k, request: k.request(identity, query, offered), waits: true}
+	g := &Guest{knock: k, request: k.request(identity, offered), waits: true}
 	defer g.leave()
 	c, rest, err := k.accept(chosen, "")
 	if err != nil {

@@ -38,6 +38,7 @@ type Config struct {
 	AudienceHosts    []string       `key:"audienceHosts" doc:"further host names that tokens may be addressed to, and requests signed for, for reverse proxies"`
 	TrustedProxies   []netip.Prefix `key:"trustedProxies" doc:"addresses or networks whose X-Forwarded-For, -Host and -Proto headers are believed"`
 	ClientCertHeader string         `key:"clientCertHeader" doc:"header in which trustedProxies, who must remove it from what clients send, hand on client certificates: Client-Cert (RFC 9440) or X-ARR-ClientCert; default: none"`
+	AllowedOrigins   []string       `key:"allowedOrigins" doc:"origins whose pages may connect, such as https://app.example.com, https://*.example.com, or * for all; default: on a node with the development key those of this machine, for clients that nothing but a certificate proves that of publicEndpoint, or of the address they used; otherwise all"`
 	Compression      Compression    `key:"compression"`
 	TLS              TLS            `key:"tls"`
 	AccessKeys       AccessKeys     `key:"accessKeys"`
@@ -140,6 +141,7 @@ type KeyVault struct {
 // Hub is the settings of one hub.
 type Hub struct {
 	AnonymousConnectPolicy string         `key:"anonymousConnectPolicy" doc:"deny or allow: whether clients may come in without a token"`
+	AllowedOrigins         []string       `key:"allowedOrigins" doc:"origins whose pages may connect to this hub; default: what allowedOrigins of the node says"`
 	ClientCertificates     ClientCerts    `key:"clientCertificates"`
 	KeepAlive              int            `key:"webSocketKeepAliveIntervalInSeconds" doc:"seconds between pings, 1 to 120; a client silent for two of them is ended"`
 	EventHandlers          []EventHandler `key:"eventHandlers" doc:"upstreams, in order: the first one that matches gets the event"`
