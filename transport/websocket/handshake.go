@@ -1,7 +1,6 @@
 package websocket
 
 import (
-	"context"
 	"crypto/sha1" //nolint:gosec // for appendAnswer alone
 	"crypto/x509"
 	"encoding/base64"
@@ -201,8 +200,8 @@ func (k *knock) authenticate(t target, query url.Values) (engine.Identity, error
 	if h.knocking.Add(1) > int64(h.o.UnauthenticatedConnections) {
 		return engine.Identity{}, k.crowded()
 	}
-	ctx, cancel := context.WithTimeout(k.r.Context(), h.o.HandshakeTimeout)
-	defer cancel()
+	ctx := withTimeout(k.r.Context(), h.o.HandshakeTimeout)
+	defer ctx.stop()
 	identity, err := h.auth.Authenticate(ctx, k.credentials(t, query))
 	if err != nil && ctx.Err() != nil && k.r.Context().Err() == nil {
 		return identity, &engine.Error{
@@ -333,22 +332,27 @@ func (k *knock) request(identity engine.Identity, query url.Values, offered []st
 			delete(query, name)
 		}
 	}
-	header := make(http.Header, len(k.r.Header)+1)
-	for name, values := range k.r.Header {
-		if name != "Authorization" && !hasPrefixFold(name, "X-ASRS-Internal-") {
-			header[name] = values
-		}
-	}
-	if k.r.Host != "" {
-		header["Host"] = []string{k.r.Host} // net/http keeps it apart
-	}
 	return &engine.AdmitRequest{
 		Identity:         identity,
 		Subprotocols:     offered,
 		Query:            query,
-		Header:           header,
+		Fill:             func(a *engine.AdmitRequest) { a.Header = eventHeader(k.r) },
 		PeerCertificates: k.certs,
 	}
+}
+
+// eventHeader returns the header that the connect event has: without secrets.
+func eventHeader(r *http.Request) http.Header {
+	header := make(http.Header, len(r.Header)+1)
+	for name, values := range r.Header {
+		if name != "Authorization" && !hasPrefixFold(name, "X-ASRS-Internal-") {
+			header[name] = values
+		}
+	}
+	if r.Host != "" {
+		header["Host"] = []string{r.Host} // net/http keeps it apart
+	}
+	return header
 }
 
 func hasPrefixFold(s, prefix string) bool {

@@ -246,7 +246,7 @@ func (d *Descriptor) writeHead(pieces [][]byte) (done int, err error) {
 func (d *Descriptor) write(p []byte) (int, error) {
 	done, wanted := 0, false
 	for done < len(p) {
-		n, err := unix.Write(int(d.fd), p[done:])
+		n, err := write(d.fd, p[done:])
 		if n > 0 {
 			done += n
 			continue
@@ -306,16 +306,17 @@ func (d *Descriptor) Close(polite bool) {
 	d.mu.Lock()
 	fd, slot := d.fd, d.slot
 	d.fd, d.slot = -1, -1
-	if slot >= 0 {
-		d.poller.forget(int(fd))
-	}
 	if fd >= 0 {
 		if !polite {
 			if unread, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ); err == nil && unread > 0 {
 				unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 			}
 		}
-		unix.Close(int(fd))
+		// This is the socket's one descriptor, so closing it takes the socket off the
+		// epoll instance, too: the runtime's was closed by take. A process that is being
+		// started may have it for a moment more; what is reported until then carries a
+		// generation that is over.
+		closeSocket(fd)
 	}
 	d.mu.Unlock()
 	if slot >= 0 {
@@ -336,7 +337,7 @@ func (d *Descriptor) read(buf []byte, all bool) (again bool) {
 			d.mu.Unlock()
 			return false
 		}
-		n, err := unix.Read(int(d.fd), buf)
+		n, err := read(d.fd, buf)
 		d.mu.Unlock()
 		switch {
 		case err == unix.EINTR:
@@ -433,7 +434,7 @@ func (p *poller) add(d *Descriptor) error {
 		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET,
 		Fd:     i, Pad: int32(s.gen),
 	}
-	if err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, int(d.fd), &ev); err != nil {
+	if err := epollAdd(p.epoll, d.fd, &ev); err != nil {
 		p.free = append(p.free, i)
 		if p.count == 0 {
 			p.kick()
@@ -492,12 +493,6 @@ func (p *poller) kick() {
 	unix.Write(p.wake, one[:])
 }
 
-// forget deregisters a socket, whose mutex is held, so that it is still open.
-func (p *poller) forget(fd int) {
-	// The epoll descriptor stays while p.count counts this socket.
-	unix.EpollCtl(p.epoll, unix.EPOLL_CTL_DEL, fd, nil)
-}
-
 // release gives a slot back.
 func (p *poller) release(i int32) {
 	p.mu.Lock()
@@ -540,7 +535,7 @@ func (p *poller) run(raw syscall.RawConn) {
 	defer buffers.Put(lent)
 	wait := func(fd uintptr) bool {
 		var err error
-		n, err = unix.EpollWait(int(fd), events[:], 0)
+		n, err = epollPoll(int(fd), events[:])
 		if err != nil {
 			n = 0
 			return err == unix.EINTR
