@@ -28,6 +28,7 @@ import (
 
 	"github.com/fanfare/fanfare/authn/token"
 	"github.com/fanfare/fanfare/engine"
+	"github.com/fanfare/fanfare/engine/memory"
 	"github.com/fanfare/fanfare/transport"
 	"github.com/fanfare/fanfare/transport/websocket"
 )
@@ -56,6 +57,9 @@ func runNode(in io.Reader, out io.Writer) (err error) {
 		}
 		defer stop()
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go memory.Run(ctx, nil) // as cmd/fanfare has it
 	secret := make([]byte, 48)
 	rand.Read(secret)
 	key := base64.StdEncoding.EncodeToString(secret)
