@@ -286,6 +286,9 @@ func (e *Engine) connOver(c *Conn, reason EndReason, code CloseCode, text string
 	case EndSlow, EndOverload, EndProtocol, EndMessageTimeout, EndUnfinished, EndControlRate:
 		level = slog.LevelWarn
 	}
+	if !e.log.Enabled(e.ctx, level) { // whose arguments would be made for nothing
+		return
+	}
 	e.log.Log(e.ctx, level, "a connection ended", "hub", c.hub.name, "connection", c.id, "user", c.user,
 		"reason", reason, "code", code, "text", text)
 }

@@ -3,7 +3,6 @@ package websocket
 import (
 	"errors"
 	"io"
-	"net"
 	"os"
 
 	"github.com/gobwas/ws"
@@ -45,20 +44,24 @@ var (
 	_ receiver       = (*client)(nil)
 )
 
-// open makes a client of c, and join its session that of a connection. rest is what
-// has been read of c.
-func (h *Handler) open(c net.Conn, rest []byte, deflate bool, join func(*transport.Session, transport.Wire) error) error {
+// open makes a client of c and lets join make its session that of a connection. The
+// connection's first message and the answer to the handshake go out together.
+func (h *Handler) open(c *accepted, o *transport.SessionOptions, join func(*transport.Session, transport.Wire) error) error {
 	cl := &struct { // one piece of memory
 		client
 		own transport.Session
-	}{client: client{reader: newReader(h.limits.MessageBytes, deflate)}}
+	}{client: client{reader: newReader(h.limits.MessageBytes, o.Encoding.(encoding).deflate)}}
 	cl.session = &cl.own
-	w := h.wires.New(c, &cl.client)
+	w := h.wires.NewAfter(c.Conn, c.answer, &cl.client)
+	if o.Raw { // nothing is sent to it by itself
+		w.OfferBytes(nil) //nolint:errcheck // the wire tells of its loss
+	}
 	if err := join(&cl.own, w); err != nil {
-		w.Close(false)
+		w.OfferBytes(nil) //nolint:errcheck // it is being closed
+		w.Close(true)
 		return err
 	}
-	w.Start(rest)
+	w.Start(c.rest)
 	return nil
 }
 

@@ -2,8 +2,9 @@ package websocket
 
 import (
 	"cmp"
-	"context"
+	"crypto/sha1" //nolint:gosec // for appendAnswer alone
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -11,9 +12,9 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/gobwas/httphead"
-	"github.com/gobwas/ws"
 
 	"github.com/fanfare/fanfare/engine"
 	"github.com/fanfare/fanfare/transport"
@@ -213,8 +214,8 @@ func (k *knock) authenticate(t target) (engine.Identity, error) {
 	if h.knocking.Add(1) > int64(h.o.UnauthenticatedConnections) {
 		return engine.Identity{}, k.crowded()
 	}
-	ctx, cancel := context.WithTimeout(k.r.Context(), h.o.HandshakeTimeout)
-	defer cancel()
+	ctx := withTimeout(k.r.Context(), h.o.HandshakeTimeout)
+	defer ctx.stop()
 	identity, err := h.auth.Authenticate(ctx, k.credentials(t))
 	if err != nil && ctx.Err() != nil && k.r.Context().Err() == nil {
 		return identity, &engine.Error{
@@ -352,22 +353,27 @@ func (k *knock) request(identity engine.Identity, offered []string) *engine.Admi
 			delete(k.query, name)
 		}
 	}
-	header := make(http.Header, len(k.r.Header)+1)
-	for name, values := range k.r.Header {
-		if name != "Authorization" && !hasPrefixFold(name, "X-ASRS-Internal-") {
-			header[name] = values
-		}
-	}
-	if k.r.Host != "" {
-		header["Host"] = []string{k.r.Host} // net/http keeps it apart
-	}
 	return &engine.AdmitRequest{
 		Identity:         identity,
 		Subprotocols:     offered,
 		Query:            k.query,
-		Header:           header,
+		Fill:             func(a *engine.AdmitRequest) { a.Header = eventHeader(k.r) },
 		PeerCertificates: k.certs,
 	}
+}
+
+// eventHeader returns the header that the connect event has: without secrets.
+func eventHeader(r *http.Request) http.Header {
+	header := make(http.Header, len(r.Header)+1)
+	for name, values := range r.Header {
+		if name != "Authorization" && !hasPrefixFold(name, "X-ASRS-Internal-") {
+			header[name] = values
+		}
+	}
+	if r.Host != "" {
+		header["Host"] = []string{r.Host} // net/http keeps it apart
+	}
+	return header
 }
 
 func hasPrefixFold(s, prefix string) bool {
@@ -409,13 +415,13 @@ func spelled(name string, offered []string) (string, bool) {
 
 // upgrade answers 101 and opens the connection.
 func (k *knock) upgrade(a *engine.Admission, chosen string, raw rawMode) error {
-	c, rest, deflated, err := k.acceptDeflated(chosen)
+	c, deflated, err := k.acceptDeflated(chosen)
 	if err != nil {
 		a.Abandon("The client was gone before the handshake was done.")
 		return nil //nolint:nilerr // accept has told the log, and there is nobody left to answer
 	}
 	o := k.session(chosen, raw, deflated)
-	if err := k.h.open(c, rest, deflated, func(s *transport.Session, w transport.Wire) error {
+	if err := k.h.open(c, o, func(s *transport.Session, w transport.Wire) error {
 		return s.Open(a, w, o)
 	}); err != nil {
 		k.note(http.StatusSwitchingProtocols, err)
@@ -444,38 +450,63 @@ func (k *knock) session(protocol string, raw rawMode, deflated bool) *transport.
 }
 
 // acceptDeflated is accept with compression, if that is wanted on both ends.
-func (k *knock) acceptDeflated(protocol string) (c net.Conn, rest []byte, deflated bool, err error) {
+func (k *knock) acceptDeflated(protocol string) (c *accepted, deflated bool, err error) {
 	extension := ""
 	if k.h.o.Compression {
 		extension = acceptDeflate(k.r.Header.Values("Sec-Websocket-Extensions"))
 	}
-	c, rest, err = k.accept(protocol, extension)
-	return c, rest, extension != "", err
+	c, err = k.accept(protocol, extension)
+	return c, extension != "", err
 }
 
-// accept takes the connection out of the HTTP server's hands and answers 101. It
-// returns what the client has sent already. On failure the connection is closed.
-func (k *knock) accept(protocol, extension string) (net.Conn, []byte, error) {
-	u := ws.HTTPUpgrader{Timeout: k.h.o.HandshakeTimeout, Header: make(http.Header)}
-	if protocol != "" {
-		// Not by u.Protocol, which picks among what was offered.
-		u.Header["Sec-Websocket-Protocol"] = []string{protocol}
-	}
-	if extension != "" {
-		u.Header["Sec-Websocket-Extensions"] = []string{extension}
-	}
-	// checkUpgrade has looked at all of the header's lines; Upgrade looks at one.
-	k.r.Header.Set("Connection", "Upgrade")
-	c, rw, _, err := u.Upgrade(k.r, k.w)
+// accepted is a connection that was taken out of the HTTP server's hands.
+type accepted struct {
+	net.Conn
+	answer []byte // 101, which the client has yet to get
+	rest   []byte // what it has sent already
+}
+
+// accept takes the connection out of the HTTP server's hands. The answer is left to
+// the caller, who may have more for the client: one write costs half of two.
+func (k *knock) accept(protocol, extension string) (*accepted, error) {
+	c, rw, err := http.NewResponseController(k.w).Hijack() // which clears the deadlines
 	if err != nil {
-		if c != nil {
-			c.Close()
-		}
 		k.h.o.Logger.Debug("a handshake failed", "hub", k.hub, "remote", k.r.RemoteAddr, "error", err)
-		return nil, nil, err
+		return nil, err
 	}
 	rest, _ := rw.Reader.Peek(rw.Reader.Buffered())
-	return c, rest, nil
+	return &accepted{c, appendAnswer(nil, k.r.Header.Get("Sec-Websocket-Key"), protocol, extension), rest}, nil
+}
+
+// send sends the answer alone.
+func (k *knock) send(c *accepted) error {
+	c.SetWriteDeadline(time.Now().Add(k.h.o.HandshakeTimeout))
+	_, err := c.Write(c.answer)
+	if err != nil {
+		c.Close()
+		k.h.o.Logger.Debug("a handshake failed", "hub", k.hub, "remote", k.r.RemoteAddr, "error", err)
+		return err
+	}
+	c.answer = nil
+	return c.SetWriteDeadline(time.Time{})
+}
+
+// appendAnswer appends the answer to a handshake (RFC 6455 section 4.2.2). protocol
+// and extension are of a client's or our own making, and hold no line break; an
+// empty one is left out.
+func appendAnswer(dst []byte, key, protocol, extension string) []byte {
+	const uuid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+	var text [24 + len(uuid)]byte                              // of a key that checkUpgrade has seen
+	sum := sha1.Sum(append(append(text[:0], key...), uuid...)) //nolint:gosec // the RFC wants it, and nothing is kept secret by it
+	dst = append(dst, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
+	dst = base64.StdEncoding.AppendEncode(dst, sum[:])
+	if protocol != "" {
+		dst = append(append(dst, "\r\nSec-WebSocket-Protocol: "...), protocol...)
+	}
+	if extension != "" {
+		dst = append(append(dst, "\r\nSec-WebSocket-Extensions: "...), extension...)
+	}
+	return append(dst, "\r\n\r\n"...)
 }
 
 // refusal is an error with an HTTP status of its own.

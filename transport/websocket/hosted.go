@@ -132,11 +132,14 @@ func (k *knock) host(p *Protocol, t target) error {
 	}
 	g := &Guest{knock: k, request: k.request(identity, offered), waits: true}
 	defer g.leave()
-	c, rest, err := k.accept(chosen, "")
-	if err != nil {
-		return nil // accept has told the log, and there is nobody left to answer
+	c, err := k.accept(chosen, "")
+	if err == nil {
+		err = k.send(c) // it speaks first
 	}
-	g.conn, g.rest = c, rest
+	if err != nil {
+		return nil // the log was told, and there is nobody left to answer
+	}
+	g.conn, g.rest = c.Conn, c.rest
 	g.client.reader = newReader(k.h.limits.MessageBytes, false)
 	p.Serve(k.r.Context(), g)
 	return nil

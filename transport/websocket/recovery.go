@@ -36,12 +36,12 @@ func (k *knock) recover(id engine.ConnID, offered []string) error {
 			"The connection %s speaks %s, and its client offers %s.", excerpt(string(id)), r.Subprotocol(), excerpt(strings.Join(offered, ", ")))
 		return k.refuseRecovery(err, strings.TrimSuffix(transport.ReasonNotRecovered, ".")+": its subprotocol, "+r.Subprotocol()+", was not offered.", offered)
 	}
-	c, rest, deflated, err := k.acceptDeflated(protocol)
+	c, deflated, err := k.acceptDeflated(protocol)
 	if err != nil {
 		return nil //nolint:nilerr // accept has told the log; the connection waits for another try
 	}
 	o := k.session(protocol, rawMode{}, deflated)
-	if err := k.h.open(c, rest, deflated, func(s *transport.Session, w transport.Wire) error {
+	if err := k.h.open(c, o, func(s *transport.Session, w transport.Wire) error {
 		return s.Recover(r, w, o)
 	}); err != nil {
 		k.note(http.StatusSwitchingProtocols, err) // it ended this moment; another try will be told so
@@ -87,15 +87,15 @@ func (k *knock) refuseRecovery(why error, reason string, offered []string) error
 	// this wait would keep them out.
 	defer h.leaving.Add(-1)
 	crowded := h.leaving.Add(1) > int64(h.o.UnauthenticatedConnections)
-	c, rest, err := k.accept(firstKnown(offered), "")
+	c, err := k.accept(firstKnown(offered), "")
 	if err != nil {
 		return nil // accept has told the log, and there is nobody left to answer
 	}
 	k.note(http.StatusSwitchingProtocols, why)
 	c.SetDeadline(time.Now().Add(h.limits.CloseTimeout))
 	body := appendClose(nil, engine.ClosePolicy, reason)
-	if _, err := c.Write(append(appendHeader(nil, ws.OpClose, false, len(body)), body...)); err == nil && !crowded {
-		awaitClose(c, rest)
+	if _, err := c.Write(append(appendHeader(c.answer, ws.OpClose, false, len(body)), body...)); err == nil && !crowded {
+		awaitClose(c, c.rest)
 	}
 	c.Close()
 	return nil

@@ -68,13 +68,20 @@ type Group struct {
 
 // New returns a wire over c, which belongs to it from then on. r may be called
 // as soon as the wire is offered something or started.
-func (g *Group) New(c net.Conn, r Reader) Wire {
+func (g *Group) New(c net.Conn, r Reader) Wire { return g.NewAfter(c, nil, r) }
+
+// NewAfter is New for a connection whose far end still has to get head, such as
+// the answer to a handshake. head goes out before all that is offered, in the same
+// write as the first of it: a write of its own would cost as much as that of a
+// message. Nothing is written before the first call of Offer or OfferBytes, which
+// may be OfferBytes(nil); a wire that is closed before has not sent head.
+func (g *Group) NewAfter(c net.Conn, head []byte, r Reader) Wire {
 	if !g.Portable {
-		if w := g.pollers.take(c, r); w != nil {
+		if w := g.pollers.take(c, head, r); w != nil {
 			return w
 		}
 	}
-	return newStream(c, r)
+	return newStream(c, head, r)
 }
 
 // took says what part of spans the first n bytes make up: whole messages, and

@@ -56,8 +56,12 @@ type piece struct {
 	bytes []byte
 }
 
-func newStream(c net.Conn, r Reader) *Stream {
-	return &Stream{c: c, r: r, down: make(chan struct{}), wake: make(chan struct{}, 1)}
+func newStream(c net.Conn, head []byte, r Reader) *Stream {
+	s := &Stream{c: c, r: r, down: make(chan struct{}), wake: make(chan struct{}, 1)}
+	if len(head) > 0 { // the writer gathers it with what follows
+		s.queue, s.held = []piece{{bytes: head}}, len(head)
+	}
+	return s
 }
 
 // Start implements [Wire]. The reading goroutine ends when the connection does.
@@ -192,6 +196,8 @@ func (s *Stream) OfferBytes(p []byte) (int, error) {
 	n := min(len(p), max(maxHeld-s.held, 0))
 	if n > 0 {
 		s.push(piece{bytes: append([]byte(nil), p[:n]...)})
+	} else if len(s.queue) > 0 {
+		s.flushQueue()
 	}
 	s.owed = s.owed || n < len(p)
 	return n, nil
@@ -225,6 +231,11 @@ func (s *Stream) err() error {
 func (s *Stream) push(p piece) {
 	s.queue = append(s.queue, p)
 	s.held += len(p.bytes)
+	s.flushQueue()
+}
+
+// flushQueue sees to it that the queue is written. s.mu is held.
+func (s *Stream) flushQueue() {
 	if !s.writing {
 		s.writing = true
 		go s.write()
