@@ -140,7 +140,8 @@ func (x *exchange) setDeadlines(after time.Duration) {
 		_ = control.SetReadDeadline(end)
 	}
 	if x.writes {
-		_ = control.SetWriteDeadline(end)
+		// Later, so that a body that did not come in time can be refused.
+		_ = control.SetWriteDeadline(end.Add(linger))
 	}
 }
 
