@@ -182,8 +182,8 @@ type ManagedIdentity struct {
 type Limits struct {
 	MessageBytes               int           `key:"messageBytes" doc:"largest message, of a client or in REST"`
 	Connections                int           `key:"connections" doc:"most connections; 0: what the process's file limit allows, less a reserve"`
-	UnauthenticatedConnections int           `key:"unauthenticatedConnections" doc:"most connections that have not yet proven who they are"`
-	HandshakeTimeout           time.Duration `key:"handshakeTimeout" doc:"time a client has for TLS and for its request's headers"`
+	UnauthenticatedConnections int           `key:"unauthenticatedConnections" doc:"most connections that have not authenticated; when there are more, the oldest one of the address prefix with the most of them is closed"`
+	HandshakeTimeout           time.Duration `key:"handshakeTimeout" doc:"time a client has for TLS and its request's headers, for the body of a request that is not authorized yet, and for its next request after a refusal"`
 	OutboundMessages           int           `key:"outboundMessages" doc:"messages that may wait for one connection"`
 	OutboundBytes              int           `key:"outboundBytes" doc:"bytes that may wait for one connection"`
 	TotalOutboundBytes         int           `key:"totalOutboundBytes" doc:"bytes that may wait for all connections together; 0: a quarter of memory; over it the largest laggard is ended first"`
