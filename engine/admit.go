@@ -80,28 +80,18 @@ func (h *Hub) Admit(ctx context.Context, r *AdmitRequest) (*Admission, error) {
 	return a, nil
 }
 
-// consider asks the connect handler about a, if there is room for its events.
+// consider asks the connect handler about a, if there is one, and refuses a if too many
+// bytes of events wait, or if its groups are too many.
 func (h *Hub) consider(ctx context.Context, a *Admission) error {
-	asked := a.clientKey()
-	release, err := h.clients.tryHold(asked, a.request.size())
-	if err != nil {
-		return err
-	}
-	defer release()
-	if err := h.askConnect(ctx, a); err != nil {
-		return err
+	if rule := h.settings.Load().systemHandler(SystemConnect); rule != nil {
+		if err := h.askConnect(ctx, rule, a); err != nil {
+			return err
+		}
 	}
 	if err := h.engine.checkGroups(a.groups); err != nil {
 		return err
 	}
-	if now := a.clientKey(); now != asked { // the handler has named another user
-		check, err := h.clients.tryHold(now, 0)
-		if err != nil {
-			return err
-		}
-		check()
-	}
-	return nil
+	return h.clients.full(a.clientKey()) // the handler may have named another user
 }
 
 // clientKey says with whose events those of a are counted: by the address only where

@@ -198,6 +198,19 @@ func (t *clientBudgets) releaser(b *clientBudget, n int) func() {
 	}
 }
 
+// full says why there is no room for a newcomer of key.
+func (t *clientBudgets) full(key clientKey) error {
+	t.mu.Lock()
+	of := t.of(t.m[key])
+	t.mu.Unlock()
+	for s := of; s != nil; s = s.parent {
+		if s.used.Load() >= s.bound.bytes {
+			return s.refusal()
+		}
+	}
+	return nil
+}
+
 // count returns how many users and networks have budgets now.
 func (t *clientBudgets) count() int {
 	t.mu.Lock()

@@ -31,17 +31,18 @@ func (h *Hub) call(ctx context.Context, r *handlerRule, event string, f func(con
 	return err
 }
 
-// askConnect asks the connect handler, if there is one, and lets its reply
-// change the admission.
-func (h *Hub) askConnect(ctx context.Context, a *Admission) error {
-	rule := h.settings.Load().systemHandler(SystemConnect)
-	if rule == nil {
-		return nil
-	}
+// askConnect asks the connect handler of rule, if there is room for the event, and
+// lets its reply change the admission.
+func (h *Hub) askConnect(ctx context.Context, rule *handlerRule, a *Admission) error {
 	r := a.request
 	if r.Fill != nil {
 		r.Fill(r)
 	}
+	release, err := h.clients.tryHold(a.clientKey(), r.size())
+	if err != nil {
+		return err
+	}
+	defer release()
 	ev := &ConnectEvent{
 		EventContext: EventContext{
 			Hub: h.name, ConnID: a.id, UserID: a.user, Subprotocol: r.Subprotocol,
