@@ -324,6 +324,9 @@ func (c *Conn) next(last laneItem) (it laneItem, ok bool) {
 
 // begin does what of r can be done without waiting, and returns the rest.
 func (c *Conn) begin(r *Request) (wait func(context.Context) error, _ error) {
+	if r == givenUp {
+		return nil, errGivenUp
+	}
 	if r.HasAck {
 		c.mu.Lock()
 		duplicate := c.acks.has(r.AckID)

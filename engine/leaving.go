@@ -64,15 +64,21 @@ func (c *Conn) leaveLane() (after func()) {
 	return func() {}
 }
 
+// givenUp stands for a request that waited and was given up.
+var givenUp = &Request{}
+
 // abandon gives up the requests of c, which has ended, that are not done: those that
-// wait, and the event under way. c.mu is held; after is to be called without it.
+// wait, and the event under way. What waits is let go at once, and answered in its
+// turn. c.mu is held; after is to be called without it.
 func (c *Conn) abandon(why string) (after func()) {
 	l := c.lane
-	queue, cancel := l.queue, l.cancel
-	l.queue, l.abandoned = nil, true
-	bytes, requests := int64(0), len(queue)
-	for _, it := range queue {
+	cancel := l.cancel
+	l.abandoned = true
+	bytes, requests := int64(0), len(l.queue)
+	for i := range l.queue {
+		it := &l.queue[i]
 		bytes += it.held
+		it.request, it.held = givenUp, 0
 	}
 	l.budget.give(bytes)
 	if cancel != nil {
@@ -81,9 +87,6 @@ func (c *Conn) abandon(why string) (after func()) {
 	return func() {
 		if cancel != nil {
 			cancel()
-		}
-		for _, it := range queue {
-			it.done(errGivenUp)
 		}
 		if requests > 0 {
 			c.hub.engine.dropped(requests, "requests of a client that has left were given up",
