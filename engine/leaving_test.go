@@ -115,7 +115,7 @@ func TestEventsOfAClientThatLeftEndWithinTheTimeOfOne(t *testing.T) {
 		if got := h.seen(); !slices.Equal(got, want) {
 			t.Fatalf("the handler saw %q, want %q", got, want)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		want = append(want, "end b", "disconnected")
 		if got := h.seen(); !slices.Equal(got, want) {

@@ -34,7 +34,7 @@ func newHangingNode(t *testing.T, limits string) *hangingNode {
 	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("WebHook-Allowed-Origin", "*")
 		if r.Method == http.MethodPost {
-			io.Copy(io.Discard, r.Body) //nolint:errcheck // whatever comes of it
+			io.Copy(io.Discard, r.Body)
 			select {
 			case <-gate:
 			case <-r.Context().Done():
@@ -121,9 +121,9 @@ func attackEventsLeftBehind(t *testing.T) {
 					continue // refused for now
 				}
 				for range 8 {
-					ws.WriteFrame(c, ws.MaskFrame(ws.NewTextFrame([]byte(bigEvent)))) //nolint:errcheck // it may not be read
+					ws.WriteFrame(c, ws.MaskFrame(ws.NewTextFrame([]byte(bigEvent))))
 				}
-				ws.WriteFrame(c, ws.MaskFrame(ws.NewCloseFrame(ws.NewCloseFrameBody(ws.StatusNormalClosure, "")))) //nolint:errcheck // likewise
+				ws.WriteFrame(c, ws.MaskFrame(ws.NewCloseFrame(ws.NewCloseFrameBody(ws.StatusNormalClosure, ""))))
 				c.Close()
 				if got := n.node.engine.Stats().PendingEventBytes; got > 2*bound+2*65536 { // of both rows
 					t.Errorf("%d bytes are pending", got)
