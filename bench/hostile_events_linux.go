@@ -153,8 +153,8 @@ func eventRound(b *bench, addr string, event []byte) error {
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(200 * time.Millisecond)) // a node that reads no more is left
 	for range eventCount {
-		if _, err := c.Write(event); err != nil {
-			return nil //nolint:nilerr // it was let in
+		if !writeAll(c, event) {
+			return nil // it was let in
 		}
 	}
 	c.Write(ws.MustCompileFrame(ws.MaskFrame(ws.NewCloseFrame(ws.NewCloseFrameBody(ws.StatusNormalClosure, "")))))
@@ -233,17 +233,20 @@ func joinMany(b *bench, addr string, i int, until time.Time) (net.Conn, error) {
 		if len(out) < 1<<20 && g < nameGroups-1 {
 			continue
 		}
-		if time.Now().After(until) {
+		if time.Now().After(until) || !writeAll(c, out) {
 			break
-		}
-		if _, err := c.Write(out); err != nil {
-			break // the node has had enough of it
 		}
 		out = out[:0]
 	}
 	c.Write(appendMasked(nil, ws.OpText, []byte(`{"type":"ping"}`)))
 	<-read
 	return c, nil
+}
+
+// writeAll reports whether c took p.
+func writeAll(c net.Conn, p []byte) bool {
+	_, err := c.Write(p)
+	return err == nil
 }
 
 func mib(n int64) float64 { return float64(n) / (1 << 20) }
