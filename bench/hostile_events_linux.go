@@ -153,7 +153,7 @@ func eventRound(b *bench, addr string, event []byte) error {
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(200 * time.Millisecond)) // a node that reads no more is left
 	for range eventCount {
-		if !writeAll(c, event) {
+		if !takes(c, event) {
 			return nil // it was let in
 		}
 	}
@@ -233,7 +233,7 @@ func joinMany(b *bench, addr string, i int, until time.Time) (net.Conn, error) {
 		if len(out) < 1<<20 && g < nameGroups-1 {
 			continue
 		}
-		if time.Now().After(until) || !writeAll(c, out) {
+		if time.Now().After(until) || !takes(c, out) {
 			break
 		}
 		out = out[:0]
@@ -243,8 +243,8 @@ func joinMany(b *bench, addr string, i int, until time.Time) (net.Conn, error) {
 	return c, nil
 }
 
-// writeAll reports whether c took p.
-func writeAll(c net.Conn, p []byte) bool {
+// takes reports whether c took p.
+func takes(c net.Conn, p []byte) bool {
 	_, err := c.Write(p)
 	return err == nil
 }
