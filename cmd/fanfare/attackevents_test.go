@@ -28,7 +28,7 @@ type hangingNode struct {
 	t *testing.T
 }
 
-func newHangingNode(t *testing.T, limits string) *hangingNode {
+func newHangingNode(t *testing.T, limits string, environ ...string) *hangingNode {
 	t.Helper()
 	gate := make(chan struct{})
 	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -43,7 +43,7 @@ func newHangingNode(t *testing.T, limits string) *hangingNode {
 	}))
 	t.Cleanup(up.Close)
 	hub := "{ anonymousConnectPolicy: allow, eventHandlers: [{ urlTemplate: '" + up.URL + "', userEventPattern: '*'"
-	n := startNode(t, nil, "--config", file(t, "fanfare.yaml", "listen: 127.0.0.1:0\ndrain: { timeout: 1s }\n"+
+	n := startNode(t, environ, "--config", file(t, "fanfare.yaml", "listen: 127.0.0.1:0\ndrain: { timeout: 1s }\n"+
 		"hubs:\n  chat: "+hub+" }] }\n  news: "+hub+" }] }\n  ask: "+hub+", systemEvents: [connect] }] }\n"+
 		"limits: { messageBytes: 65536, "+limits+" }\n"))
 	t.Cleanup(func() { close(gate) })
@@ -158,6 +158,7 @@ func attackEventBounds(t *testing.T) {
 	hub := newHangingNode(t, bounds("pendingEventBytesPerHub: 262144", "pendingEventBytesPerUser: "+most))
 	node := newHangingNode(t, bounds("totalPendingEventBytes: 262144", "pendingEventBytesPerHub: "+most, "pendingEventBytesPerUser: "+most))
 	ask := newHangingNode(t, "pendingEventBytesPerUser: 262144")
+	proxied := newHangingNode(t, bounds("pendingEventBytesPerHub: 1048576", "pendingEventBytesPerUser: 262144"), "FANFARE_TRUSTED_PROXIES=127.0.0.1")
 	for _, n := range []*hangingNode{address, hub, node} {
 		letIn(t, 101, n.enter("chat", ""))
 		letIn(t, 101, n.enter("chat", "ann"))
@@ -181,6 +182,7 @@ func attackEventBounds(t *testing.T) {
 		{"a client of another hub", hub.enter("news", ""), 101, "let in"},
 		{"many users over the node's bound", node.fill("chat", someUser), 503, "limits.totalPendingEventBytes is 262144"},
 		{"a client of another hub, over the node's bound", node.enter("news", "bo"), 503, "limits.totalPendingEventBytes is 262144"},
+		{"clients of a trusted proxy that does not name them, over the hub's bound", proxied.fill("chat", anonymous), 503, "limits.pendingEventBytesPerHub is 1048576"},
 		{"connect events with large headers", ask.connects, 503, "limits.pendingEventBytesPerUser is 262144"},
 	})
 }
