@@ -14,7 +14,11 @@ type hostileCase struct {
 }
 
 // hostileCases are all of them, in the order in which they run.
-var hostileCases = []hostileCase{}
+var hostileCases = []hostileCase{
+	{"waiting-events", waitingEvents("waiting-events", hangs)},
+	{"waiting-events-503", waitingEvents("waiting-events-503", unavailable)},
+	{"group-names", groupNames},
+}
 
 func hostileCaseNames() string {
 	var names []string

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"sync/atomic"
 	"time"
 )
@@ -33,6 +34,10 @@ type AdmitRequest struct {
 	Subprotocol string
 	// Details are opaque, for handlers that know the door's protocol.
 	Details any
+	// RemoteAddr is the client's address. Events of clients without a user are counted
+	// by the network that it is in ([Limits].PendingEventBytesPerUser). Leave it zero
+	// where the address is not the client's own, as behind a proxy that does not say.
+	RemoteAddr netip.Addr
 }
 
 // Admission is a client that may come in and is not yet visible to anybody. It
@@ -53,7 +58,7 @@ type Admission struct {
 // Admit asks the hub's connect handler about r. It waits for the handler's
 // answer, no longer than ctx and the event timeout. A refusal is an *Error; its
 // Status is the handler's own, if it has one. CodeUnavailable: the engine is
-// full or draining.
+// full or draining, or too many bytes of events wait.
 func (h *Hub) Admit(ctx context.Context, r *AdmitRequest) (*Admission, error) {
 	if len(r.ConnID) > MaxConnID {
 		return nil, Errorf(CodeInvalid, "name.connectionId", "A connection id has at most %d bytes; this one has %d.", MaxConnID, len(r.ConnID))
@@ -68,11 +73,55 @@ func (h *Hub) Admit(ctx context.Context, r *AdmitRequest) (*Admission, error) {
 	if a.id == "" {
 		a.id = newConnID()
 	}
-	if err := h.askConnect(ctx, a); err != nil {
+	if err := h.consider(ctx, a); err != nil {
 		h.engine.unreserve()
 		return nil, err
 	}
 	return a, nil
+}
+
+// consider asks the connect handler about a, if there is one, and refuses a if too many
+// bytes of events wait, or if its groups are too many.
+func (h *Hub) consider(ctx context.Context, a *Admission) error {
+	if rule := h.settings.Load().systemHandler(SystemConnect); rule != nil {
+		if err := h.askConnect(ctx, rule, a); err != nil {
+			return err
+		}
+	}
+	if err := h.engine.checkGroups(a.groups); err != nil {
+		return err
+	}
+	return h.clients.full(a.clientKey()) // the handler may have named another user
+}
+
+// clientKey says with whose events those of a are counted: by the address only where
+// nobody has named a user.
+func (a *Admission) clientKey() clientKey {
+	if a.user != "" {
+		return clientKey{user: a.user}
+	}
+	return clientKey{network: networkOf(a.request.RemoteAddr)}
+}
+
+// size is what r counts for while a connect handler is asked: about as much again is
+// its event in the handler's own words.
+func (r *AdmitRequest) size() int {
+	n := eventOverhead + sizeOf(r.Details)
+	for _, m := range []map[string][]string{r.Identity.Claims, r.Query, r.Header} {
+		for k, values := range m {
+			n += len(k) + mapOverhead
+			for _, v := range values {
+				n += len(v)
+			}
+		}
+	}
+	for _, s := range r.Subprotocols {
+		n += len(s)
+	}
+	for _, cert := range r.PeerCertificates {
+		n += len(cert.Raw)
+	}
+	return 2 * n
 }
 
 func newConnID() ConnID {
@@ -183,7 +232,7 @@ func (a *Admission) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 	late := c.extra.get().late
 	c.mu.Unlock()
 	if late != nil { // it ended meanwhile, which is told after its beginning
-		a.hub.raiseDisconnected(ctx, c, *late)
+		c.sayDisconnected(ctx, *late)
 		c.part()
 	}
 	return c, nil
@@ -213,7 +262,7 @@ func (a *Admission) stand(ctx context.Context, c *Conn) {
 func (a *Admission) conn(sink Sink, o *OpenOptions) *Conn {
 	e := a.hub.engine
 	c := &Conn{
-		id: a.id, user: a.user, subprotocol: o.Subprotocol,
+		id: a.id, user: a.user, network: a.clientKey().network, subprotocol: o.Subprotocol,
 		hub: a.hub, shard: e.shardFor(), sink: sink,
 		numbered: o.Numbered, mute: !o.WirePings, resume: o.Resume, endedFunc: o.Ended,
 		grants: e.roles.compile(a.roles), nextEvent: 1,

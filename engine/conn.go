@@ -28,6 +28,7 @@ type Conn struct {
 	// Fixed at birth.
 	id          ConnID
 	user        UserID
+	network     network // zero for one with a user
 	subprotocol string
 	hub         *Hub
 	shard       *shard
@@ -51,9 +52,10 @@ type Conn struct {
 	resume      func()
 	endedFunc   func()
 	isOver      bool
-	entered     bool // it is in its tables
-	announced   bool // connected was raised
-	busy        bool // its lane runs
+	entered     bool  // it is in its tables
+	announced   bool  // connected was raised
+	busy        bool  // its lane runs
+	groupBytes  int32 // of the names of its groups and of the options of its memberships
 	grants      *grants
 	memberships []*membership
 	acks        ackSet
@@ -215,15 +217,10 @@ func (c *Conn) overFor(ctx context.Context, reason EndReason, code CloseCode, te
 		c.extra.last, c.extra.streams, c.extra.states, c.extra.watching, c.extra.index = nil, nil, nil, nil, nil
 	}
 	ended := c.endedFunc
-	var cancel context.CancelFunc
-	if c.lane != nil {
-		cancel = c.lane.cancel
-	}
+	leaveLane := c.leaveLane()
 	c.mu.Unlock() // enter holds it until c is in all its tables
 
-	if cancel != nil {
-		cancel()
-	}
+	leaveLane()
 	h := c.hub
 	c.publishLast(last)
 	for id, st := range streams {
@@ -249,7 +246,7 @@ func (c *Conn) overFor(ctx context.Context, reason EndReason, code CloseCode, te
 		ended()
 	}
 	if announced { // otherwise Open does what follows
-		h.raiseDisconnected(ctx, c, text)
+		c.sayDisconnected(ctx, text)
 		c.part()
 	}
 	return true
@@ -297,6 +294,12 @@ func (c *Conn) join(g GroupName, options any) (bool, error) {
 		// A new membership: what was published before goes by the old one's options.
 		old := c.memberships[i]
 		m := &membership{conn: c, group: old.group, options: box(options)}
+		more := m.bytes() - old.bytes()
+		if err := c.checkGroupBytes(more); err != nil {
+			return false, err
+		}
+		c.groupBytes += int32(more)
+		c.hub.engine.giveGroupBytes(-more)
 		old.group.replace(old, m)
 		c.memberships[i] = m
 		return false, nil
@@ -306,11 +309,19 @@ func (c *Conn) join(g GroupName, options any) (bool, error) {
 			"The connection is in %d groups already, the most that is allowed.", most)
 	}
 	m := &membership{conn: c, options: box(options)}
+	own := len(g) + sizeOf(options)
+	if err := c.checkGroupBytes(own); err != nil {
+		return false, err
+	}
+	if err := c.hub.engine.takeGroupBytes(m.bytes()); err != nil {
+		return false, err
+	}
+	c.groupBytes += int32(own)
 	c.hub.groups.join(c, string(g), m, false)
 	c.hub.engine.counters.memberships.Add(1)
 	c.memberships = append(c.memberships, m)
 	if index := c.extra.get().index; index != nil {
-		index[g] = len(c.memberships) - 1
+		index[GroupName(m.group.name)] = len(c.memberships) - 1 // not g: all members share one string
 	} else if len(c.memberships) > manyGroups {
 		index = make(map[GroupName]int, 2*manyGroups)
 		for i, m := range c.memberships {
@@ -348,6 +359,7 @@ func (c *Conn) leave(g GroupName) bool {
 // drop takes c out of its i-th group. c.mu is held.
 func (c *Conn) drop(i int) {
 	m := c.memberships[i]
+	c.groupBytes -= int32(len(m.group.name) + sizeOf(m.opaque()))
 	last := len(c.memberships) - 1
 	moved := c.memberships[last]
 	c.memberships[i] = moved

@@ -21,6 +21,10 @@ type EventContext struct {
 	// Details is what the connection's door adds for handlers that know its
 	// protocol; nil if nothing.
 	Details any
+	// Left, of connected and user events, is closed when the connection ends. A handler
+	// that tries again after a failure stops then, so that disconnected is the last of
+	// the connection's events. It is nil in connect and disconnected events.
+	Left <-chan struct{}
 }
 
 // HandlerState is bytes that an event handler keeps with a connection: the

@@ -151,7 +151,7 @@ func (t *groupTable) join(c *Conn, name string, m *membership, told bool) {
 			}
 			g = &group{name: name, kind: t.kind, perShard: make([]int32, len(c.hub.engine.shards))}
 			st.m[name] = g
-			c.hub.engine.counters.groupMade(t.kind)
+			c.hub.engine.counters.groupMade(t.kind, name)
 		}
 		st.mu.Unlock()
 		m.group = g
@@ -177,6 +177,6 @@ func (t *groupTable) forget(g *group, e *Engine) {
 		if delete(st.m, g.name); len(st.m) == 0 {
 			st.m = nil // maps do not shrink by themselves
 		}
-		e.counters.groupGone(t.kind)
+		e.counters.groupGone(t.kind, g.name)
 	}
 }

@@ -21,6 +21,9 @@ type Hub struct {
 	configuring sync.Mutex // held from asking for settings until they are in force
 	settings    atomic.Pointer[settings]
 
+	pending budget        // bytes of the hub's events
+	clients clientBudgets // of its users and networks
+
 	conns  connTable
 	all    *group
 	groups groupTable
@@ -40,6 +43,8 @@ func newHub(e *Engine, name HubName) *Hub {
 		watchers: groupTable{kind: TargetWatchers},
 		stated:   groupTable{kind: TargetStated},
 	}
+	h.pending.parent, h.pending.bound = &e.pending, &e.bounds.hub
+	h.clients.hub, h.clients.bound = &h.pending, &e.bounds.client
 	h.configure()
 	return h
 }

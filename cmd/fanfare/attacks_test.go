@@ -51,6 +51,7 @@ func TestAttack(t *testing.T) {
 	t.Run("forwarded headers", attackForwarded)
 	t.Run("settings", attackSettings)
 	t.Run("event handlers", attackHandlers)
+	t.Run("events", attackEvents)
 	t.Run("secrets", attackSecrets)
 	t.Run("origins", attackOrigins)
 	t.Run("handshake", attackHandshake)

@@ -125,9 +125,15 @@ func engineLimits(c *config.Config) engine.Limits {
 		GroupsPerConnection: c.Limits.GroupsPerConnection,
 		PendingEvents:       c.Limits.PendingEvents,
 
-		MessageTimeout:       c.Limits.MessageTimeout,
-		TotalUnfinishedBytes: c.Limits.TotalUnfinishedBytes,
-		ControlRate:          c.Limits.ControlRate,
+		MessageTimeout:           c.Limits.MessageTimeout,
+		TotalUnfinishedBytes:     c.Limits.TotalUnfinishedBytes,
+		ControlRate:              c.Limits.ControlRate,
+		GroupBytesPerConnection:  c.Limits.GroupBytesPerConnection,
+		TotalGroupBytes:          c.Limits.TotalGroupBytes,
+		PendingEventBytes:        c.Limits.PendingEventBytes,
+		PendingEventBytesPerUser: c.Limits.PendingEventBytesPerUser,
+		PendingEventBytesPerHub:  c.Limits.PendingEventBytesPerHub,
+		TotalPendingEventBytes:   c.Limits.TotalPendingEventBytes,
 	}
 	if l.Connections == 0 {
 		l.Connections = maxConnections(fileLimit(), unauthenticatedConnections(c))
@@ -137,6 +143,12 @@ func engineLimits(c *config.Config) engine.Limits {
 	}
 	if quarter := outboundMemory(); l.TotalUnfinishedBytes == 0 && quarter > 0 {
 		l.TotalUnfinishedBytes = max(quarter/2, 2*l.MessageBytes)
+	}
+	if l.TotalGroupBytes == 0 {
+		l.TotalGroupBytes = outboundMemory() / 2
+	}
+	if l.TotalPendingEventBytes == 0 {
+		l.TotalPendingEventBytes = outboundMemory() / 2
 	}
 	return l
 }

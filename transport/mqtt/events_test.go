@@ -132,6 +132,46 @@ func TestEventsOfASession(t *testing.T) {
 	}
 }
 
+// An event whose handler fails when its client has left is not tried again, and
+// disconnected comes after it. A session that may be resumed has not ended.
+func TestDisconnectedIsTheLastEventOfASession(t *testing.T) {
+	for name, tc := range map[string]struct{ connect, connack string }{
+		"3.1.1": {"10 ( 'MQTT' 04 02 003c 'a' )", "20 ( 00 00 )"},
+		"5.0":   {"10 ( 'MQTT' 05 02 003c ( ) 'a' )", connack5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			gate := make(chan struct{})
+			s, posts := upstream(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("ce-eventName") == "e" {
+					<-gate
+					w.WriteHeader(http.StatusInternalServerError)
+				}
+			})
+			c := s.connect(t, engine.Identity{})
+			c.packets(tc.connect)
+			c.want(tc.connack)
+			await(t, posts, "connect")
+			await(t, posts, "connected")
+			properties := ""
+			if name == "5.0" {
+				properties = "( ) "
+			}
+			c.packets("32 ( '$webpubsub/server/events/e' 0001 " + properties + "'x' )")
+			await(t, posts, "e")
+			c.packets("e0 ( )")
+			c.want("close 1000")
+			close(gate)
+			await(t, posts, "disconnected")
+			if err := s.engine.Shutdown(soon(t)); err != nil {
+				t.Fatal(err)
+			}
+			if len(posts) > 0 {
+				t.Errorf("%s came behind disconnected", (<-posts).header.Get("ce-eventName"))
+			}
+		})
+	}
+}
+
 // How sessions end, in the disconnected event.
 func TestDisconnectedSays(t *testing.T) {
 	s, posts := upstream(t, func(http.ResponseWriter, *http.Request) {})

@@ -474,7 +474,12 @@ func (s *session) subscribe(kind byte, p *subscribe) (more bool) {
 			done()
 			continue
 		}
+		before := s.state.isNoLocal(q.Group)
+		s.state.local(q.Group, kind == typeSubscribe && f.noLocal)
 		ok := s.conn.Do(q, func(err error) {
+			if err != nil { // nothing is kept of what was refused
+				s.state.local(q.Group, before)
+			}
 			switch {
 			case err == nil:
 			case kind == typeSubscribe && engine.CodeOf(err) == engine.CodeInvalid:
@@ -509,7 +514,6 @@ func (s *session) membership(kind byte, f filter, id int) (*engine.Request, byte
 	if err != nil {
 		return nil, codeFilterInvalid
 	}
-	s.state.local(g, kind == typeSubscribe && f.noLocal)
 	if kind == typeUnsubscribe {
 		return &engine.Request{Op: engine.OpLeave, Group: g}, granted
 	}

@@ -359,6 +359,7 @@ func (k *knock) request(identity engine.Identity, offered []string) *engine.Admi
 		Query:            k.query,
 		Fill:             func(a *engine.AdmitRequest) { a.Header = eventHeader(k.r) },
 		PeerCertificates: k.certs,
+		RemoteAddr:       k.clientAddr(),
 	}
 }
 
@@ -374,6 +375,16 @@ func eventHeader(r *http.Request) http.Header {
 		header["Host"] = []string{r.Host} // net/http keeps it apart
 	}
 	return header
+}
+
+// clientAddr returns the client's address, or the zero Addr if only that of a trusted
+// proxy is known.
+func (k *knock) clientAddr() netip.Addr {
+	remote, _, _ := k.addressed()
+	if direct, err := netip.ParseAddrPort(k.r.RemoteAddr); err == nil && direct == remote && k.h.trusts(direct.Addr()) {
+		return netip.Addr{}
+	}
+	return remote.Addr()
 }
 
 func hasPrefixFold(s, prefix string) bool {

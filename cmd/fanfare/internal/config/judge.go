@@ -422,7 +422,13 @@ func (d *decoder) limits(l *Limits) {
 		{"groupsPerConnection", l.GroupsPerConnection, 1, 1 << 30},
 		{"totalUnfinishedBytes", l.TotalUnfinishedBytes, 0, math.MaxInt},
 		{"controlRate", l.ControlRate, 1, 1_000_000},
+		{"groupBytesPerConnection", l.GroupBytesPerConnection, 1, 1 << 30},
+		{"totalGroupBytes", l.TotalGroupBytes, 0, math.MaxInt},
 		{"pendingEvents", l.PendingEvents, 1, 1 << 30},
+		{"pendingEventBytes", l.PendingEventBytes, 0, math.MaxInt},
+		{"pendingEventBytesPerUser", l.PendingEventBytesPerUser, 0, math.MaxInt},
+		{"pendingEventBytesPerHub", l.PendingEventBytesPerHub, 0, math.MaxInt},
+		{"totalPendingEventBytes", l.TotalPendingEventBytes, 0, math.MaxInt},
 	} {
 		switch {
 		case bound.got >= bound.least && bound.got <= bound.most:
