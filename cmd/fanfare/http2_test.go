@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"syscall"
@@ -43,35 +44,53 @@ func (s *stream) hears() ws.Frame {
 	}
 }
 
+// http2Client is an HTTP/2 connection to a node.
+type http2Client struct {
+	*http2.Transport
+	t       *testing.T
+	address string
+}
+
+func newHTTP2(t *testing.T, address string) *http2Client {
+	c := &http2Client{&http2.Transport{TLSClientConfig: (*person)(nil).shows()}, t, address}
+	t.Cleanup(c.CloseIdleConnections)
+	return c
+}
+
+// websocket opens a WebSocket. Where it is refused it returns the status and the text.
+func (c *http2Client) websocket(target, protocol string) (_ *stream, status int, said string) {
+	c.t.Helper()
+	body, w := io.Pipe()
+	r, err := http.NewRequestWithContext(c.t.Context(), http.MethodConnect, "https://"+c.address+target, body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	r.Header = http.Header{":protocol": {"websocket"}, "Sec-Websocket-Version": {"13"}, "Sec-Websocket-Protocol": {protocol}}
+	res, err := c.RoundTrip(r)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { w.Close(); res.Body.Close() })
+	if res.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(res.Body)
+		return nil, res.StatusCode, string(text)
+	}
+	if got := res.Header.Get("Sec-Websocket-Protocol"); got != protocol {
+		c.t.Errorf("the subprotocol is %q; want %q", got, protocol)
+	}
+	return &stream{c.t, w, bufio.NewReader(res.Body)}, res.StatusCode, ""
+}
+
 // A node whose process takes extended CONNECTs serves WebSocket and MQTT over the
 // streams of one HTTP/2 connection, within its limits, and drains them as others.
 func TestNodeServesWebSocketsOverHTTP2(t *testing.T) {
 	n := startProcess(t, []string{"GODEBUG=http2xconnect=1"}, "--config", file(t, "fanfare.yaml",
 		tlsNode(t, "")+"accessKeys: { primary: "+ownKey+" }\nlimits: { connections: 4 }\n"))
-	tr := &http2.Transport{TLSClientConfig: (*person)(nil).shows()}
-	t.Cleanup(tr.CloseIdleConnections)
+	connection := newHTTP2(t, n.address)
 	connect := func(path, protocol string) (*stream, int, string) {
 		t.Helper()
 		token := sign(t, ownKey, "https://"+n.address+path, time.Now().Add(time.Hour), "webpubsub.sendToGroup", "webpubsub.joinLeaveGroup")
-		body, w := io.Pipe()
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodConnect, "https://"+n.address+path+"?access_token="+token, body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header = http.Header{":protocol": {"websocket"}, "Sec-Websocket-Version": {"13"}, "Sec-Websocket-Protocol": {protocol}}
-		res, err := tr.RoundTrip(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { w.Close(); res.Body.Close() })
-		if res.StatusCode != http.StatusOK {
-			said, _ := io.ReadAll(res.Body)
-			return nil, res.StatusCode, string(said)
-		}
-		if got := res.Header.Get("Sec-Websocket-Protocol"); got != protocol {
-			t.Errorf("the subprotocol is %q; want %q", got, protocol)
-		}
-		return &stream{t, w, bufio.NewReader(res.Body)}, res.StatusCode, ""
+		return connection.websocket(path+"?access_token="+token, protocol)
 	}
 	const json1 = "json.webpubsub.azure.v1"
 	var clients []*stream
@@ -136,5 +155,41 @@ func TestNodeServesWebSocketsOverHTTP2(t *testing.T) {
 	}
 	if code := n.wait(t); code != exitOK {
 		t.Errorf("the node ends with %d:\n%s", code, n.err)
+	}
+}
+
+// A client that recovers its connection shows no credential of its own, and its HTTP/2
+// connection is not one of the unauthenticated ones all the same.
+func TestRecoveredStreamNeedsNoPlace(t *testing.T) {
+	n := startProcess(t, []string{"GODEBUG=http2xconnect=1"}, "--config", file(t, "fanfare.yaml",
+		tlsNode(t, "")+"accessKeys: { primary: "+ownKey+" }\nlimits: { unauthenticatedConnections: 4 }\n"))
+	const path, protocol = "/client/hubs/chat", "json.reliable.webpubsub.azure.v1"
+	token := sign(t, ownKey, "https://"+n.address+path, time.Now().Add(time.Hour))
+	c, status, said := newHTTP2(t, n.address).websocket(path+"?access_token="+token, protocol)
+	if c == nil {
+		t.Fatal(status, said)
+	}
+	var hello struct{ ConnectionID, ReconnectionToken string }
+	if err := json.Unmarshal(c.hears().Payload, &hello); err != nil {
+		t.Fatal(err)
+	}
+	c, status, said = newHTTP2(t, n.address).websocket(path+"?awps_connection_id="+hello.ConnectionID+"&awps_reconnection_token="+hello.ReconnectionToken, protocol)
+	if c == nil {
+		t.Fatal(status, said)
+	}
+	c.hears() // its hello
+	for range 20 {
+		silent, err := net.Dial("tcp", n.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer silent.Close()
+	}
+	n.err.wait(t, "limits.unauthenticatedConnections") // the oldest of them was closed
+	for range 100 {
+		c.says(`{"type":"ping"}`)
+		if f := c.hears(); string(f.Payload) != `{"type":"pong"}` {
+			t.Fatalf("the answer to a ping is %v %s", f.Header, f.Payload)
+		}
 	}
 }
