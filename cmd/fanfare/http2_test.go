@@ -135,13 +135,17 @@ func TestNodeServesWebSocketsOverHTTP2(t *testing.T) {
 	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range clients {
+	for _, c := range append(clients, phone) {
 		for {
 			f := c.hears()
-			if f.Header.OpCode == ws.OpText {
+			if f.Header.OpCode.IsData() {
 				continue // that it is disconnected
 			}
-			if code, _ := ws.ParseCloseFrameData(f.Payload); f.Header.OpCode != ws.OpClose || code != ws.StatusGoingAway {
+			want := ws.StatusGoingAway
+			if c == phone {
+				want = ws.StatusNormalClosure // the packet before it said more
+			}
+			if code, _ := ws.ParseCloseFrameData(f.Payload); f.Header.OpCode != ws.OpClose || code != want {
 				t.Errorf("the node's goodbye is %v %q", f.Header, f.Payload)
 			}
 			break
