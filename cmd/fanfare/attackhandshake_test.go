@@ -83,7 +83,29 @@ func attackHandshake(t *testing.T) {
 		row("a line break for the answer, in a subprotocol", with("?access_token="+good, "Sec-WebSocket-Protocol: a%0d%0aSet-Cookie: b\n"), 400, "websocket.subprotocol")
 	}
 	attackAll(t, rows)
+	attackServersTwice(t, n)
 	attackHTTP2(t)
+}
+
+// What is tried with two credentials where servers show theirs.
+func attackServersTwice(t *testing.T, n *command) {
+	server := func(header string) func(t *testing.T) (int, string) {
+		return asWritten(n.address, "POST /api/hubs/chat/:send?api-version=2024-12-01 HTTP/1.1\nHost: "+n.address+"\nContent-Type: text/plain\nContent-Length: 1\n"+header+"\nx")
+	}
+	manager := func(header string) func(t *testing.T) (int, string) {
+		return asWritten(n.address, "POST /identities?api-version=2023-10-01 HTTP/1.1\nHost: "+n.address+"\nContent-Type: application/json\nContent-Length: 2\n"+header+"\n{}")
+	}
+	good := "Authorization: Bearer " + serverToken(t, n, ownKey, "/api/hubs/chat/:send") + "\n"
+	other := "Authorization: Bearer " + serverToken(t, n, ownKey, "/api/hubs/other/:send") + "\n"
+	signed := "Authorization: HMAC-SHA256 SignedHeaders=x-ms-date;host;x-ms-content-sha256&Signature=AAAA\n"
+	letIn(t, 202, server(good))
+	attackAll(t, []attack{
+		{"REST: two Authorization headers, the first one good", server(good + other), 401, "token.malformed"},
+		{"REST: two Authorization headers, the second one good", server(other + good), 401, "token.malformed"},
+		{"REST: two Authorization headers that are the same", server(good + good), 401, "token.malformed"},
+		{"identity: two signatures", manager(signed + signed), 401, "signed.header"},
+		{"identity: a signature and a token", manager(signed + good), 401, "signed.header"},
+	})
 }
 
 // What is tried with HTTP/2 where it carries no WebSocket.
