@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/net/http2"
 )
 
 // asWritten sends a request as it is written, with \n for line ends, and returns
@@ -111,7 +109,7 @@ func attackServersTwice(t *testing.T, n *command) {
 // What is tried with HTTP/2 where it carries no WebSocket.
 func attackHTTP2(t *testing.T) {
 	n := startNode(t, nil, "--config", file(t, "fanfare.yaml", tlsNode(t, "")+"accessKeys: { primary: "+ownKey+" }\n"))
-	tr := &http2.Transport{TLSClientConfig: (*person)(nil).shows()}
+	tr := &http.Transport{TLSClientConfig: (*person)(nil).shows(), ForceAttemptHTTP2: true}
 	t.Cleanup(tr.CloseIdleConnections)
 	over2 := func(method, path string, body string) func(t *testing.T) (int, string) {
 		return func(t *testing.T) (int, string) {
@@ -125,6 +123,9 @@ func attackHTTP2(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer res.Body.Close()
+			if res.ProtoMajor != 2 {
+				t.Fatalf("the answer is %s", res.Proto)
+			}
 			said, err := io.ReadAll(res.Body)
 			if err != nil {
 				t.Fatal(err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -46,15 +47,15 @@ func (s *stream) hears() ws.Frame {
 
 // http2Client is an HTTP/2 connection to a node.
 type http2Client struct {
-	*http2.Transport
+	tr      *http2.Transport // http.Transport sends no :protocol
 	t       *testing.T
 	address string
 }
 
 func newHTTP2(t *testing.T, address string) *http2Client {
-	c := &http2Client{&http2.Transport{TLSClientConfig: (*person)(nil).shows()}, t, address}
-	t.Cleanup(c.CloseIdleConnections)
-	return c
+	tr := &http2.Transport{TLSClientConfig: (*person)(nil).shows()} //nolint:staticcheck // see http2Client
+	t.Cleanup(tr.CloseIdleConnections)                              //nolint:staticcheck // see http2Client
+	return &http2Client{tr, t, address}
 }
 
 // websocket opens a WebSocket. Where it is refused it returns the status and the text.
@@ -66,7 +67,7 @@ func (c *http2Client) websocket(target, protocol string) (_ *stream, status int,
 		c.t.Fatal(err)
 	}
 	r.Header = http.Header{":protocol": {"websocket"}, "Sec-Websocket-Version": {"13"}, "Sec-Websocket-Protocol": {protocol}}
-	res, err := c.RoundTrip(r)
+	res, err := c.tr.RoundTrip(r) //nolint:staticcheck // see http2Client
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -127,7 +128,7 @@ func TestNodeServesWebSocketsOverHTTP2(t *testing.T) {
 	}
 	clients[0].says(`{"type":"sendToGroup","group":"g","dataType":"text","data":` + string(text) + `}`)
 	for i, c := range clients {
-		if f := c.hears(); !strings.Contains(string(f.Payload), string(text)) {
+		if f := c.hears(); !bytes.Contains(f.Payload, text) {
 			t.Errorf("client %d got %d bytes", i, len(f.Payload))
 		}
 	}

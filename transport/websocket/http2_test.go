@@ -56,7 +56,6 @@ func TestScriptOverHTTP2(t *testing.T) {
 
 // streams is a server and one HTTP/2 connection to it, on which there are clients.
 type streams struct {
-	*server
 	*h2client
 	engine  *engine.Engine
 	guests  *transporttest.Guests
