@@ -47,7 +47,7 @@ func (s *stream) hears() ws.Frame {
 
 // http2Client is an HTTP/2 connection to a node.
 type http2Client struct {
-	tr      *http2.Transport // http.Transport sends no :protocol
+	tr      *http2.Transport //nolint:staticcheck // http.Transport, which is to replace it, sends no :protocol
 	t       *testing.T
 	address string
 }
