@@ -37,8 +37,8 @@ type ConnectEvent struct {
 	Claims map[string][]string
 	Query  map[string][]string
 	// Header holds the request's headers under their canonical names, those of
-	// [net/textproto.CanonicalMIMEHeaderKey]. What an event handler that is called
-	// over HTTP sees is the business of its client.
+	// [net/textproto.CanonicalMIMEHeaderKey]. An EventHandler that passes the event
+	// on to another program may spell them otherwise.
 	Header           map[string][]string
 	Subprotocols     []string
 	PeerCertificates []*x509.Certificate

@@ -42,9 +42,17 @@ type Request struct {
 	// it and has no way to take it. The request fails with it in its turn, after what
 	// came before it, and unless its AckID has succeeded before. A part of a stream
 	// (OpStreamData) that is refused ends the stream.
-	Refused *Error
+	Refused *Refusal
 
 	then func() // what follows the completion of one that succeeded
+}
+
+// Refusal is why a [Request] is not carried out. The request fails with
+// CodeUnsupported.
+type Refusal struct{ Rule, Target, Message string }
+
+func (r *Refusal) err() *Error {
+	return &Error{Code: CodeUnsupported, Rule: r.Rule, Target: r.Target, Message: r.Message}
 }
 
 // StreamRequest is what a publisher says about a stream of its own.
@@ -336,7 +344,7 @@ func (c *Conn) begin(r *Request) (wait func(context.Context) error, _ error) {
 		}
 	}
 	if r.Refused != nil && r.Op != OpStreamData { // whose outcome is a message about the stream
-		return nil, r.Refused
+		return nil, r.Refused.err()
 	}
 	h := c.hub
 	switch r.Op {

@@ -198,13 +198,13 @@ func (s *Session) do(r *engine.Request) (more bool) {
 
 // logDropped writes the log's line about a request that fails without its client
 // being told. There is one line for each wire: a client can send many.
-func (s *Session) logDropped(err *engine.Error) {
+func (s *Session) logDropped(why *engine.Refusal) {
 	if s.dropped {
 		return
 	}
 	s.dropped = true
 	s.log.Info("dropped a message that asked for no ack; further ones on this wire are not logged",
-		"connection", s.conn.ID(), "hub", s.conn.Hub().Name(), "rule", err.Rule, "error", err.Message)
+		"connection", s.conn.ID(), "hub", s.conn.Hub().Name(), "rule", why.Rule, "error", why.Message)
 }
 
 // hand hands r to the engine and reports whether its lane has room for more.

@@ -384,7 +384,8 @@ func (n *node) httpServer(c *config.Config, front *admission) *http.Server {
 		WriteTimeout:      grace + bodyTime, // a refusal may come as late as a connect handler's answer
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10, // a token may have 16 KiB
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: mostStreams},
-		ErrorLog:          n.httpErrors(n.log.With("room", "http")),
+		// A stream cannot end while its connection takes no bytes, nor can its handler.
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: mostStreams, WriteByteTimeout: bodyTime / 2},
+		ErrorLog: n.httpErrors(n.log.With("room", "http")),
 	}
 }

@@ -114,22 +114,24 @@ func NewHandler(e *engine.Engine, auth transport.Authenticator, o *Options) *Han
 	return h
 }
 
-// ServeHTTP implements [http.Handler].
+// ServeHTTP implements [http.Handler]. It returns once the connection is open, or,
+// over HTTP/2, once it is closed.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	k := knock{h: h, w: w, r: r}
+	var err error
 	if p, t, ok := h.hosted(r.URL); ok {
-		k := knock{h: h, w: w, r: r}
-		if err := k.host(p, t); err != nil {
-			k.refuse(err)
-		}
-		return
-	}
-	t, mine := parseTarget(r.URL)
-	if !mine {
+		err = k.host(p, t)
+	} else if t, mine := parseTarget(r.URL); mine {
+		err = k.serve(t)
+	} else {
 		h.o.Fallback.ServeHTTP(w, r)
 		return
 	}
-	k := knock{h: h, w: w, r: r}
-	if err := k.serve(t); err != nil {
+	if err != nil {
 		k.refuse(err)
+	}
+	if c := k.stream; c != nil {
+		k = knock{} // what was only for the handshake
+		c.wait()
 	}
 }
