@@ -72,20 +72,19 @@ func (s *shard) attach(c *Conn, o *opening) {
 			l.push(o)
 		}
 	}
-	if old := c.lag; old != nil {
-		for _, o := range old.queue[old.head:] {
-			if o.seq == 0 {
-				l.push(o)
-			}
+	for _, o := range c.outstanding() {
+		if o.seq == 0 {
+			l.push(o)
 		}
 	}
 	c.lag, c.sink, c.state, d.wire = l, o.sink, connOpen, o.wire
 	c.pings, c.missed, c.wireDone = o.pings, 0, false
 	switch {
 	case c.window != nil:
-		c.window.room = o.window
+		c.window.reset(o)
 	case o.counted != nil: // it was adopted without
-		c.window = &window{room: o.window, counted: o.counted}
+		c.window = &window{counted: o.counted}
+		c.window.reset(o)
 	}
 	c.heard.Store(true)
 	s.reckon(c)
@@ -129,11 +128,9 @@ func (s *shard) unwire(c *Conn) {
 	s.wheel.cancel(c, timerKeepAlive)
 	s.unplan(c)
 	l := &lagged{}
-	if old := c.lag; old != nil {
-		for _, o := range old.queue[old.head:] {
-			if o.seq == 0 && o.message.Kind.Numbered() {
-				l.push(o)
-			}
+	for _, o := range c.outstanding() {
+		if o.seq == 0 && o.message.Kind.Numbered() {
+			l.push(o)
 		}
 	}
 	c.lag = l
@@ -258,6 +255,7 @@ func (s *shard) settle(c *Conn) {
 	if c.state != connFlushing || c.lag != nil || c.plan != 0 {
 		return
 	}
+	s.dropWaiting(c) // the goodbye is out, behind which nothing goes
 	if c.wireDone {
 		s.closeSink(c, true)
 		return
@@ -304,9 +302,10 @@ func (s *shard) wireGone(c *Conn, wire WireID, polite bool, end *closing) {
 // closeSink is the last that the shard does for a connection.
 func (s *shard) closeSink(c *Conn, polite bool) {
 	if c.lag != nil {
-		s.dropped.Add(int64(c.lag.len()))
+		s.dropped.Add(int64(c.lag.count()))
 		s.endLag(c)
 	}
+	s.dropWaiting(c)
 	c.state = connDead
 	s.unfinished.forget(c, latestWire)
 	if c.newer != nil {

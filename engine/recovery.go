@@ -195,7 +195,7 @@ func (r *Recovery) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 		o.Bind(c, wire)
 	}
 	in := &opening{
-		encoding: o.Encoding, sink: sink, wire: wire, pings: o.interval(c.hub), window: o.room(), counted: o.Counted,
+		encoding: o.Encoding, sink: sink, wire: wire, pings: o.interval(c.hub), window: o.places(), underWay: o.UnderWay, counted: o.Counted,
 		hello: &Message{
 			Kind: KindConnected, ConnID: c.id, User: c.user, ReconnectionToken: r.token, Attributes: o.Hello,
 		},

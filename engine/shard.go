@@ -116,11 +116,12 @@ type opening struct {
 	adopted  *ConnState // what it was elsewhere; nil for one that is new
 
 	// Of opAttach.
-	sink    Sink
-	wire    WireID
-	pings   time.Duration
-	window  int
-	counted func(*Message, any) bool
+	sink     Sink
+	wire     WireID
+	pings    time.Duration
+	window   int
+	underWay int
+	counted  func(*Message, any) bool
 }
 
 // closing is what a connection is told at its end.
@@ -333,7 +334,7 @@ func (s *shard) apply(entries []entry) int {
 		s.writable(en.conn)
 	case opAcknowledge:
 		if w := en.conn.window; w != nil {
-			w.room += en.n
+			w.acknowledge(en.n)
 			s.writable(en.conn)
 		}
 	case opAckUpTo:
