@@ -279,7 +279,7 @@ func (a *Admission) conn(sink Sink, o *OpenOptions) *Conn {
 	if o.Recovery > 0 && o.Numbered {
 		c.durable = newDurable(o, a.request.PeerCertificates)
 	}
-	c.setLast(o.Last)
+	c.setLast(o.Last, FirstWire)
 	c.heard.Store(true)
 	return c
 }

@@ -341,7 +341,7 @@ func (s *session) end(reason byte, code engine.CloseCode, text, detail string) {
 		c.SetDetails(s.details.Load().parted(false, reason, nil))
 		s.post(parting{code: reason})
 	}
-	c.End(engine.EndProtocol, code, "", text)
+	c.EndOn(s.id, engine.EndProtocol, code, "", text)
 }
 
 // post sends a packet to the client.
