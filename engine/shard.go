@@ -335,7 +335,9 @@ func (s *shard) apply(entries []entry) int {
 	case opAcknowledge:
 		if w := en.conn.window; w != nil {
 			w.acknowledge(en.n)
-			s.writable(en.conn)
+			if en.conn.plan == 0 { // else deliver does, behind what this turn has for it
+				s.writable(en.conn)
+			}
 		}
 	case opAckUpTo:
 		if d := en.conn.durable; d != nil && en.conn.state != connDead {

@@ -176,6 +176,16 @@ func (c *client) want(notation string) {
 	}
 }
 
+// wantDisconnect checks that the next frame is a DISCONNECT of the reason code, whose
+// Reason String says more.
+func (c *client) wantDisconnect(code string) {
+	c.t.Helper()
+	op, p, err := c.read()
+	if err != nil || op != ws.OpBinary || len(p) < 8 || p[0] != 0xe0 || p[4] != 0x1f || hex.EncodeToString(p[2:3]) != code {
+		c.t.Fatalf("got a frame of type %d, %x, %v; want a DISCONNECT of 0x%s with a Reason String", op, p, err, code)
+	}
+}
+
 func (c *client) check(notation string) error {
 	op, p, err := c.read()
 	got := "gone"
