@@ -277,7 +277,7 @@ func (s *shard) deliver(c *Conn, runs []run) int {
 			runs = runs[n:]
 		}
 	}
-	if c.lag == nil && c.released() {
+	if c.state == connOpen && c.lag == nil && c.released() {
 		s.writable(c)
 	}
 	if (c.durable != nil || c.waiting() > 0) && c.lag == nil && c.state == connOpen {

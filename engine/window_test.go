@@ -114,6 +114,27 @@ func TestWindowDoesNotHoldTheGoodbye(t *testing.T) {
 	}
 }
 
+// Not even what an acknowledgement makes room for in the turn of the goodbye follows it.
+func TestWindowInTheTurnOfTheGoodbye(t *testing.T) {
+	e := start(t, &engine.Options{Shards: 1})
+	h := e.Hub("chat")
+	g := &gate{make(chan struct{}, 1), make(chan struct{})}
+	held := &enginetest.Wire{}
+	openWith(t, h, g, held, held.Bind, &engine.AdmitRequest{Identity: engine.Identity{Groups: []engine.GroupName{"gate"}}})
+	c := windowed(t, h, 1)
+	for i := range 2 {
+		must(t, h.SendToGroup(t.Context(), "g", text(fmt.Sprint(i)), nil))
+	}
+	c.expect("#1 text @g 0")
+	must(t, h.SendToGroup(t.Context(), "gate", text("x"), nil))
+	<-g.entered // and while the shard is held:
+	must(t, h.CloseConn(t.Context(), c.ID(), ""))
+	c.Acknowledge(1)
+	close(g.open)
+	c.awaitClosed()
+	c.expect("#1 text @g 0", "disconnected Application server closed the connection.", "close 1000")
+}
+
 // Deliveries of an earlier wire hold places of the next one's window.
 func TestWindowOfTheNextWire(t *testing.T) {
 	h := start(t, nil).Hub("chat")
