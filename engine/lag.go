@@ -168,7 +168,8 @@ func (s *shard) delay(c *Conn, runs []run) {
 }
 
 // checkLag ends c if it owes more than it may: a gap would be worse than a
-// reconnect, and the reason cannot be sent into a full socket.
+// reconnect. The reason cannot be sent into a full socket; one that only waits for
+// acknowledgements is told.
 func (s *shard) checkLag(c *Conn) {
 	limits := &s.engine.limits
 	over := func() bool {
@@ -182,10 +183,11 @@ func (s *shard) checkLag(c *Conn) {
 		if c.durable != nil || c.waiting() > 0 {
 			does = "acknowledges"
 		}
-		c.over(EndSlow, CloseAbnormal, fmt.Sprintf(
+		text := fmt.Sprintf(
 			"The client "+does+" too slowly: %d messages (%d bytes) wait for it, over the bounds of %d messages or %d bytes.",
-			c.owedMessages, c.owed.Load(), limits.OutboundMessages, limits.OutboundBytes))
-		s.drop(c)
+			c.owedMessages, c.owed.Load(), limits.OutboundMessages, limits.OutboundBytes)
+		c.over(EndSlow, CloseAbnormal, text)
+		s.dismiss(c, &closing{reason: EndSlow, code: ClosePolicy, closeText: text})
 		return
 	}
 	s.engine.laggards.relieve(int64(limits.TotalOutboundBytes))

@@ -106,20 +106,33 @@ func (s *shard) detach(c *Conn, end *closing) {
 // hangUp closes c's sink, with a goodbye if end says so and nothing half-written is
 // in the way.
 func (s *shard) hangUp(c *Conn, end *closing) {
-	polite := end != nil && (c.lag == nil || len(c.lag.tail) == 0)
-	if polite {
-		b, m := s.newBatch(), &Message{Kind: KindClose, CloseCode: end.code, Text: end.closeText, Reason: end.reason}
-		body, ok := c.codec.encoding.AppendBody(nil, m)
-		if ok {
-			s.appendOwn(b, c, owed{message: m}, body, nil)
-			_, _, err := c.sink.Offer(b, []Span{{0, 1}})
-			polite = err == nil
-		}
-		b.Release()
-	}
+	polite := end != nil && (c.lag == nil || len(c.lag.tail) == 0) && s.sayGoodbye(c, end)
 	s.unwire(c)
 	c.sink.Close(polite)
 	c.sink = nil
+}
+
+// sayGoodbye offers c's sink a goodbye in front of all that waits, and reports whether
+// the sink is still good.
+func (s *shard) sayGoodbye(c *Conn, end *closing) bool {
+	m := &Message{Kind: KindClose, CloseCode: end.code, Text: end.closeText, Reason: end.reason}
+	b := s.newBatch()
+	defer b.Release()
+	if !s.appendOwed(b, c, owed{message: m}) {
+		return true
+	}
+	_, _, err := c.sink.Offer(b, []Span{{0, 1}})
+	return err == nil
+}
+
+// dismiss cuts a connection that is over. If it is not the sink that has no room, it
+// says why.
+func (s *shard) dismiss(c *Conn, end *closing) {
+	if c.state != connOpen || c.lag != nil || c.codec.encoding == nil {
+		s.drop(c)
+		return
+	}
+	s.closeSink(c, s.sayGoodbye(c, end))
 }
 
 // unwire forgets what only c's present wire was to get, or had got a part of.

@@ -167,6 +167,11 @@ func TestPropertiesCount(t *testing.T) {
 		if r != engine.EndSlow {
 			t.Errorf("it ended for %s", r)
 		}
+		if _, p, err := slow.read(); err != nil || p[0] != 0x32 {
+			t.Fatal("not a PUBLISH", err)
+		}
+		slow.wantDisconnect("97")
+		slow.want("close 1000")
 	case <-soon(t).Done():
 		t.Error("1.2 MB of properties wait, and nobody minds")
 	}
