@@ -99,11 +99,8 @@ func set(codes ...byte) map[byte]bool {
 // closeReason is the reason code for a client whose WebSocket messages end the
 // connection with code.
 func closeReason(code engine.CloseCode) byte {
-	switch code {
-	case engine.CloseTooLarge:
+	if code == engine.CloseTooLarge {
 		return codePacketTooLarge
-	case engine.ClosePolicy:
-		return codeRateTooHigh
 	}
 	return codeMalformed
 }
