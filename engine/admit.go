@@ -162,9 +162,13 @@ type OpenOptions struct {
 	// connection beyond one wire. [Recovery.Session] returns it.
 	Session any
 	// Window, if positive, bounds the deliveries that are under way: those that
-	// count and that Conn.Acknowledge has not been called for. More wait, in
-	// order and within the outbound bounds, as if the sink had no room.
+	// count and that Conn.Acknowledge has not been called for. More wait, in order
+	// among themselves and within the outbound bounds. Messages that do not count
+	// overtake those that wait; the end of the connection drops them.
 	Window int
+	// UnderWay is how many places of the window are taken from the beginning, by
+	// deliveries of an earlier wire that Conn.Acknowledge will be called for.
+	UnderWay int
 	// Counted says which deliveries count for Window and Numbered, by the message
 	// and the options of the membership it came by. Nil: all of a kind that
 	// [Kind.Numbered] names do. It must not block.
@@ -271,13 +275,11 @@ func (a *Admission) conn(sink Sink, o *OpenOptions) *Conn {
 		c.extra = &extra{handlerState: a.state, details: o.Details}
 	}
 	c.pings = o.interval(a.hub)
-	if o.Window > 0 || o.Counted != nil {
-		c.window = &window{room: o.room(), counted: o.Counted}
-	}
+	c.window = o.newWindow()
 	if o.Recovery > 0 && o.Numbered {
 		c.durable = newDurable(o, a.request.PeerCertificates)
 	}
-	c.setLast(o.Last)
+	c.setLast(o.Last, FirstWire)
 	c.heard.Store(true)
 	return c
 }
@@ -290,8 +292,8 @@ func (o *OpenOptions) interval(h *Hub) time.Duration {
 	return o.Silence / silentLooks
 }
 
-// room returns how many deliveries may be under way.
-func (o *OpenOptions) room() int {
+// places returns how many deliveries may be under way.
+func (o *OpenOptions) places() int {
 	if o.Window <= 0 {
 		return math.MaxInt
 	}

@@ -72,6 +72,7 @@ type extra struct {
 	handlerState HandlerState
 	details      any // opaque, for events
 	last         *LastMessage
+	lastWire     WireID             // the wire that last was left on
 	streams      map[string]*stream // that it publishes
 	states       map[GroupName]*ownState
 	stated       time.Time // when it last changed one of them
@@ -172,11 +173,13 @@ func (c *Conn) Gone(wire WireID, code CloseCode, text string) {
 // SetLast leaves a message that is published once, under the connection's own
 // name and permissions: when the logical connection ends, whoever ends it, or when
 // it has been without a wire for away, if that comes first; a negative away never
-// does. nil takes the message back. r is a request of OpSend.
+// does. With an away of 0 the loss of a wire is enough, even if another one takes its
+// place at once ([Recovery.Open]). nil takes the message back. r is a request of
+// OpSend.
 func (c *Conn) SetLast(r *Request, away time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.setLast(&LastMessage{r, away})
+	c.setLast(&LastMessage{r, away}, c.newestWire())
 }
 
 // SetDetails replaces the opaque details that later events carry.

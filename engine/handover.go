@@ -194,7 +194,7 @@ func (s *shard) handOver(c *Conn, end *closing, taken chan<- *deliveries) {
 		s.unplan(c)
 		d.replay = export(c.durable.replay.queue[c.durable.replay.head:])
 		if c.lag != nil {
-			d.waiting = export(c.lag.queue[c.lag.head:])
+			d.waiting = export(c.lag.rest())
 			c.lag = nil // nothing of it is lost
 		}
 	}

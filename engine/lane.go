@@ -34,6 +34,9 @@ type Request struct {
 	// OnReply, if set, gets an event's reply, before done is called; otherwise
 	// the reply's payload is sent to the connection.
 	OnReply func(*EventReply)
+	// OnLeave, if set, is told whether the connection was in the group, before done
+	// is called (OpLeave). It must not block.
+	OnLeave func(member bool)
 	// Stream is the part of a stream that an operation on streams is about.
 	Stream *StreamRequest
 	// State is what OpSetState sets; nil clears it. It must not change.
@@ -357,7 +360,10 @@ func (c *Conn) begin(r *Request) (wait func(context.Context) error, _ error) {
 		if err := c.check(r, JoinLeaveGroup, "leave"); err != nil {
 			return nil, err
 		}
-		c.leave(r.Group)
+		member := c.leave(r.Group)
+		if r.OnLeave != nil {
+			r.OnLeave(member)
+		}
 		return nil, nil
 	case OpSend:
 		if err := c.check(r, SendToGroup, "send to"); err != nil {
