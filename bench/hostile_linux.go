@@ -14,7 +14,10 @@ type hostileCase struct {
 }
 
 // hostileCases are all of them, in the order in which they run.
-var hostileCases = []hostileCase{}
+var hostileCases = slices.Concat(
+	[]hostileCase{{"unfinished", (*bench).unfinished}},
+	floodCases,
+)
 
 func hostileCaseNames() string {
 	var names []string
