@@ -34,7 +34,9 @@ const floodBytes = 64 << 10
 
 func floodPings() []byte { return repeated(appendMasked(nil, ws.OpPing, nil)) }
 
-func floodJSONPings() []byte { return repeated(appendMasked(nil, ws.OpText, []byte(`{"type":"ping"}`))) }
+func floodJSONPings() []byte {
+	return repeated(appendMasked(nil, ws.OpText, []byte(`{"type":"ping"}`)))
+}
 
 // floodEmptyFragments are continuations, all alike: what they continue was sent
 // first.
@@ -56,7 +58,7 @@ func (b *bench) flood(name string, makes func() []byte) error {
 	if err != nil {
 		return b.failed(name, err)
 	}
-	defer p.stop() //nolint:errcheck // it has said what it had to
+	defer p.stop() // it has said what it had to
 	t, err := programTarget(p)
 	if err != nil {
 		return err
@@ -153,7 +155,7 @@ func (f *flooders) once(i int, t target, chunk []byte) bool {
 		b := make([]byte, 64<<10)
 		for {
 			if n, err := ignoringEINTR(func() (int, error) { return unix.Read(c.fd, b) }); n <= 0 || err != nil {
-				unix.Shutdown(c.fd, unix.SHUT_RDWR) //nolint:errcheck // it is over
+				unix.Shutdown(c.fd, unix.SHUT_RDWR) // it is over
 				return
 			}
 		}
@@ -178,7 +180,7 @@ func (f *flooders) stop() {
 	f.mu.Lock()
 	f.over = true
 	for fd := range f.fds {
-		unix.Shutdown(fd, unix.SHUT_RDWR) //nolint:errcheck // it may be closed by the node
+		unix.Shutdown(fd, unix.SHUT_RDWR) // it may be closed by the node
 	}
 	f.mu.Unlock()
 	f.wg.Wait()
@@ -198,7 +200,7 @@ func (b *bench) unfinished() error {
 	if err != nil {
 		return b.failed("unfinished", err)
 	}
-	defer p.stop() //nolint:errcheck // it has said what it had to
+	defer p.stop() // it has said what it had to
 	t, err := programTarget(p)
 	if err != nil {
 		return err
@@ -256,7 +258,7 @@ func answerPings(s *swarm) (closed int) {
 			}
 			switch f.op {
 			case ws.OpPing:
-				unix.Write(c.fd, appendMasked(nil, ws.OpPong, f.body)) //nolint:errcheck // it may be closed
+				unix.Write(c.fd, appendMasked(nil, ws.OpPong, f.body)) // it may be closed
 			case ws.OpClose:
 				c.ended = true
 			}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -174,4 +175,11 @@ func attackReading(t *testing.T) {
 		return o.code, o.text
 	}, 1008, "over 2097152 bytes, this one the most [limits.totalUnfinishedBytes"})
 	attackAll(t, rows)
+	for n, reasons := range map[*command][]string{plain: {"MessageTimeout", "ControlRate"}, secure: {"MessageTimeout", "ControlRate"}, small: {"TotalUnfinished"}} {
+		for _, reason := range reasons {
+			if !strings.Contains(n.err.String(), "reason="+reason) {
+				t.Errorf("the log does not say that a connection ended for %s", reason)
+			}
+		}
+	}
 }
