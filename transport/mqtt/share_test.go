@@ -70,6 +70,30 @@ func TestUnfinishedPacket(t *testing.T) {
 	})
 }
 
+// What was left for later, because the client was ahead of its rate, may end with a
+// part of a packet: its time begins when its turn has come.
+func TestUnfinishedPacketBehindAPause(t *testing.T) {
+	bubble(t, engine.Options{Limits: engine.Limits{MessageTimeout: 30 * time.Second, ControlRate: 100}}, func(t *testing.T, s *server) {
+		c := s.connect(t, engine.Identity{UserID: "ann", Roles: everything})
+		c.SetDeadline(time.Time{})
+		c.packets("10 ( 'MQTT' 05 02 0000 ( ) 'ann' )")
+		c.want(connack5)
+		began := time.Now()
+		go c.send(append(bytes.Repeat([]byte{0xc0, 0}, 201), 0x30, 0x7f, 0x00))
+		for range 201 {
+			c.want("d0 ( )")
+		}
+		op, p, err := c.read()
+		if err != nil || op != ws.OpBinary || p[0] != 0xe0 || !strings.Contains(string(p), "[limits.messageTimeout]") {
+			t.Errorf("got frame %x %q, %v; want a DISCONNECT that names the rule", op, p, err)
+		}
+		if took := time.Since(began); took < 30*time.Second || took > 33*time.Second {
+			t.Errorf("it ended after %s", took)
+		}
+		c.Close()
+	})
+}
+
 // PINGREQs and acknowledgements of nothing are bounded like the frames that carry
 // none.
 func TestFloodOfPackets(t *testing.T) {
