@@ -14,11 +14,15 @@ type hostileCase struct {
 }
 
 // hostileCases are all of them, in the order in which they run.
-var hostileCases = []hostileCase{
-	{"waiting-events", waitingEvents("waiting-events", hangs)},
-	{"waiting-events-503", waitingEvents("waiting-events-503", unavailable)},
-	{"group-names", groupNames},
-}
+var hostileCases = slices.Concat(
+	[]hostileCase{
+		{"waiting-events", waitingEvents("waiting-events", hangs)},
+		{"waiting-events-503", waitingEvents("waiting-events-503", unavailable)},
+		{"group-names", groupNames},
+		{"unfinished", (*bench).unfinished},
+	},
+	floodCases,
+)
 
 func hostileCaseNames() string {
 	var names []string

@@ -55,6 +55,7 @@ func TestAttack(t *testing.T) {
 	t.Run("secrets", attackSecrets)
 	t.Run("origins", attackOrigins)
 	t.Run("handshake", attackHandshake)
+	t.Run("reading", attackReading)
 }
 
 func attackAll(t *testing.T, rows []attack) {

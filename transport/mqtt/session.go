@@ -187,6 +187,7 @@ func (s *session) Wants() bool {
 	}
 	s.yielded = false
 	s.stopped.Store(false)
+	s.complete() // from now on a part of a packet is timed
 	return s.read(nil)
 }
 
@@ -266,6 +267,7 @@ func (s *session) resume() {
 		return
 	}
 	s.paused = false
+	s.complete()
 	if !s.read(nil) {
 		return
 	}

@@ -65,6 +65,14 @@
 //   - What a stranger sends is bounded: a message by Limits.MessageBytes over all
 //     its fragments and after decompression, and what it announces costs nothing
 //     until it arrives. Frames are held to RFC 6455 strictly.
+//   - A message that is not complete within Limits.MessageTimeout of its first byte
+//     ends its connection with 1008, whatever else arrives meanwhile, and so does
+//     the largest one when all together are over Limits.TotalUnfinishedBytes.
+//   - A client has a share of each turn: 64 frames, and the rest of what was read
+//     waits until the others had theirs. Frames that carry no data (pings, pongs,
+//     empty fragments and messages, pings of the subprotocol, acknowledgements of
+//     nothing new) are counted: above Limits.ControlRate the client is read more
+//     slowly, and if it goes on it is closed with 1008.
 //   - Nothing a client does, or leaves undone, holds another one up.
 //
 // # Caveats

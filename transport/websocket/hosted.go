@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -198,8 +199,10 @@ func (g *Guest) Receive(take func(p []byte) (more bool)) error {
 			r.refuse(bad)
 		}
 		r.bare += int(g.client.reader.bare)
+		g.rest = p[n:]
 		switch most := 2 * g.Limits().ControlRate; {
 		case r.bad != nil:
+			g.client.reader = reader{} // what follows is at best frames again
 			g.Refuse(engine.Errorf(engine.CodeInvalid, "websocket.frame", "%s", r.bad.detail), nil, r.bad.code, r.bad.reason)
 			return ErrGuest
 		case r.gone:
@@ -209,10 +212,10 @@ func (g *Guest) Receive(take func(p []byte) (more bool)) error {
 			g.Refuse(err, nil, engine.ClosePolicy, err.Message+" [limits.controlRate]")
 			return ErrGuest
 		case !more:
-			g.rest = append([]byte(nil), p[n:]...)
+			g.rest = bytes.Clone(g.rest)
 			return nil
 		}
-		if p = p[n:]; len(p) > 0 {
+		if p = g.rest; len(p) > 0 {
 			continue
 		}
 		n, err := g.conn.Read(buf[:])
@@ -294,7 +297,7 @@ func (g *Guest) Refuse(err error, last []byte, code engine.CloseCode, text strin
 	crowded := h.leaving.Add(1) > int64(h.o.UnauthenticatedConnections)
 	c.SetDeadline(time.Now().Add(h.limits.CloseTimeout))
 	if _, err := c.Write(appendLast(nil, last, code, text)); err == nil && !crowded {
-		awaitClose(c, g.rest)
+		awaitClose(c, g.client.reader, g.rest)
 	}
 }
 
