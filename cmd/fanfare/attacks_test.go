@@ -54,6 +54,7 @@ func TestAttack(t *testing.T) {
 	t.Run("secrets", attackSecrets)
 	t.Run("origins", attackOrigins)
 	t.Run("handshake", attackHandshake)
+	t.Run("reload", attackReload)
 }
 
 func attackAll(t *testing.T, rows []attack) {
