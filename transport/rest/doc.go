@@ -35,9 +35,10 @@
 //
 // # Names in paths
 //
-// Path segments are percent-decoded once, except that %2F stays as it was
-// written. "..", "." and empty segments are names like any other: the handler
-// must not stand behind an http.ServeMux or anything else that cleans paths.
+// Each segment of a path is percent-decoded once: groups/home%2Ftemp is the group
+// home/temp, and groups/home%252Ftemp the group home%2Ftemp. "..", "." and empty
+// segments are names like any other: the handler must not stand behind an
+// http.ServeMux or anything else that cleans paths.
 //
 // # Caveats
 //

@@ -280,7 +280,7 @@ func TestAuthorizerSeesTheRequest(t *testing.T) {
 // What clients receive of what servers send.
 func TestMessages(t *testing.T) {
 	s := start(t, nil)
-	c := s.connect("c1", "ann", "g", "a%2Fb")
+	c := s.connect("c1", "ann", "g", "a/b", "a%2Fb")
 	other := s.connect("c2", "bo", "g")
 	send := func(where, contentType, body string, headers ...string) {
 		t.Helper()
@@ -297,14 +297,14 @@ func TestMessages(t *testing.T) {
 	send(":send?filter=userId+eq+'ann'", "application/json; charset=utf-8", `"quoted"`)
 	send(":send?filter=userId%20eq%20%27ann%27", "application/octet-stream", "bytes")
 	send("groups/g/:send?excluded=c2", "", "untyped")
-	send("groups/a%2Fb/:send", "text/plain", "literal")
+	send("groups/a%2Fb/:send", "text/plain", "a slash")
 	send("groups/a%252Fb/:send", "text/plain", "decoded once")
 	send("groups/G/:send", "text/plain", "case matters")
 	send("users/ann/:send?messageTtlSeconds=300", "text/plain", "")
 	send("connections/c1/:send?messageTtlSeconds=0", "text/plain", "to one",
 		"X-WebPubSub-Metadata-Trace: first", "X-WebPubSub-Metadata-Trace: a, b")
 	c.expect("text hällo", "text hällo", `json {"a":1.0}`, `json "quoted"`, "binary bytes", "binary @g untyped",
-		"text @a%2Fb literal", "text @a%2Fb decoded once", "text ", "text trace=b to one")
+		"text @a/b a slash", "text @a%2Fb decoded once", "text ", "text trace=b to one")
 	other.expect("text hällo", "text hällo")
 }
 
