@@ -24,7 +24,7 @@
 // Requests are judged in one order, so that an error always names the first
 // thing wrong: path and method, api-version, path parameters and
 // messageTtlSeconds, credentials and permission, the other query parameters
-// (filter among them), length, content type, body, metadata. A request that was
+// (filter among them), length, content encoding, content type, body, metadata. A request that was
 // refused has changed nothing, and a stranger's body is not read unless the
 // authorizer asks for its hash.
 //
@@ -41,6 +41,10 @@
 // http.ServeMux or anything else that cleans paths.
 //
 // # Caveats
+//
+// Bodies are taken as they are: a request whose Content-Encoding is gzip, or anything
+// but identity, is answered with 415 and the header Accept-Encoding: identity. That
+// holds for the identity API, too.
 //
 // A body over the limit is refused with 400 and a chunked one is accepted up to
 // the limit. Text that is not valid in its charset is refused, never mended,
