@@ -66,9 +66,10 @@
 // A body is read strictly: it is one JSON object, no member comes twice, and
 // nothing is converted. Ids of Entra ID are UUIDs, compared without regard to case.
 //
-// Who exchanges a token for the Teams extension is no server: its own token, proven
-// by [EntraUsers], is the credential, and must have been issued through a client
-// application that the user's assignment names.
+// Who exchanges a token for the Teams extension, or at /access/entra/, is no server: its
+// own token, proven by [EntraUsers], is the credential, and must have been issued through
+// a client application that the user's assignment names. The two exchanges differ in the
+// scopes of Entra ID that they know.
 //
 // Errors have the shape {"error":{"code","message","target","innererror"}}.
 // innererror holds the name of the rule that refused, and what it saw and what

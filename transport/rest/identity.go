@@ -154,12 +154,13 @@ const (
 	lifetimeVersion       = "2022-10-01" // expiresInMinutes
 	joinScopesVersion     = "2023-10-01" // chat.join, chat.join.limited, voip.join
 	customIDVersion       = "2025-03-02-preview"
+	entraVersion          = customIDVersion
 	teamsExtensionVersion = "2025-06-30"
 )
 
 // identityVersions are all versions of the identity API that are served, the latest
-// last. Of the preview it is customId alone that the stable versions have not: its other
-// operations would list what users' stores cannot list.
+// last. Of the preview, customId and the exchange of Entra tokens are served, which no
+// stable version has: its other operations would list what users' stores cannot list.
 var identityVersions = []string{
 	firstVersion, teamsUserVersion, lifetimeVersion, joinScopesVersion, customIDVersion, teamsExtensionVersion,
 	"2026-07-22", "2026-09-23",
@@ -231,7 +232,7 @@ func (c *identityCall) parseVersion() error {
 		return invalid(apiVersion.name, "The api-version is missing: expected one of %s.", c.op.versions())
 	case !slices.Contains(identityVersions, v):
 		return invalid(apiVersion.name, "The api-version %s is not supported: expected one of %s.", excerpt(v), c.op.versions())
-	case v < c.op.since:
+	case !c.op.has(v):
 		return invalid(apiVersion.name, "The api-version %s does not have %s: expected one of %s.", v, c.op.name, c.op.versions())
 	}
 	c.version = v

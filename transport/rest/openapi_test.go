@@ -148,8 +148,10 @@ func TestIdentityOperationsAreThoseOfTheDescription(t *testing.T) {
 			}
 		}
 	}
-	if described != 9 || len(identityOperations) != described {
-		t.Errorf("%d operations are described, %d are here; both should be 9", described, len(identityOperations))
+	// The description of the stable versions does not have what a preview brought.
+	stable := slices.DeleteFunc(slices.Clone(identityOperations), func(op identityOperation) bool { return strings.HasSuffix(op.since, "-preview") })
+	if described != 9 || len(stable) != described {
+		t.Errorf("%d operations are described, %d are here; both should be 9", described, len(stable))
 	}
 	var scopes []string
 	for _, s := range tokenScopes {
