@@ -224,6 +224,7 @@ func (n *node) hang(c *config.Config) {
 		Tokens:         n.issuer,
 		PublicEndpoint: c.PublicEndpoint,
 		Origin:         forwardedOrigin,
+		AllowOrigin:    c.CORS.Allows,
 		PagingKey:      n.pagingKey,
 		Logger:         n.log.With("room", "rest"),
 		Observer:       n.metrics.rest(),
@@ -258,11 +259,12 @@ func (n *node) hang(c *config.Config) {
 // identities returns the door of servers that manage users.
 func (n *node) identities(c *config.Config, fallback http.Handler) http.Handler {
 	o := &rest.IdentityOptions{
-		Fallback: fallback,
-		Origin:   forwardedOrigin,
-		Limits:   c.Users.RateLimits.Limits(),
-		Logger:   n.log.With("room", "rest"),
-		Observer: n.metrics.rest(),
+		Fallback:    fallback,
+		Origin:      forwardedOrigin,
+		AllowOrigin: c.CORS.Allows,
+		Limits:      c.Users.RateLimits.Limits(),
+		Logger:      n.log.With("room", "rest"),
+		Observer:    n.metrics.rest(),
 	}
 	servers := []authn.Authorizer{accesskey.NewSigned(n.ring, &accesskey.SignedOptions{Skew: c.Users.ClockSkew, Hosts: n.hosts})}
 	if s := n.settings.Load().schemes; s != nil {

@@ -40,6 +40,14 @@
 // segments are names like any other: the handler must not stand behind an
 // http.ServeMux or anything else that cleans paths.
 //
+// # Pages of other origins
+//
+// Pages whose origin AllowOrigin lets through may call both handlers from a browser:
+// preflights are answered before credentials are looked at, and refusals can be read as
+// replies can. Cookies and client certificates are not allowed (no
+// Access-Control-Allow-Credentials). Of others a preflight is refused with 403; what
+// they send without one is judged by its credentials alone, and its reply cannot be read.
+//
 // # Caveats
 //
 // Bodies are taken as they are: a request whose Content-Encoding is gzip, or anything

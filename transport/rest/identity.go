@@ -62,6 +62,8 @@ type IdentityOptions struct {
 	EntraUsers EntraUsers
 	// Origin returns the scheme and host that a request addressed, as in [Options].
 	Origin func(*http.Request) (scheme, host string)
+	// AllowOrigin tells whose pages may send requests and read the replies, as in [Options].
+	AllowOrigin func(origin string) bool
 	// MaxBody is the largest body in bytes. Default: 64 KiB.
 	MaxBody int
 	// Limits are how many requests are carried out.
@@ -93,7 +95,7 @@ func NewIdentityHandler(users Users, auth Authorizer, o *IdentityOptions) *Ident
 	}
 	h := &IdentityHandler{
 		door: door{
-			auth: auth, fallback: o.Fallback, origin: o.Origin, maxBody: o.MaxBody, tooLarge: "rest.bodyBytes",
+			auth: auth, fallback: o.Fallback, origin: o.Origin, allowOrigin: o.AllowOrigin, maxBody: o.MaxBody, tooLarge: "rest.bodyBytes",
 			logger: o.Logger, observer: o.Observer,
 		},
 		users: users, entra: o.EntraUsers, limits: o.Limits.limiters(),
@@ -129,8 +131,11 @@ func (h *IdentityHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	echoRequestID(w.Header(), r.Header)
 
 	c := &identityCall{request: h.door.request(w, r, path), h: h}
-	reply, err := c.serve()
-	if err != nil {
+	if asked, err := c.crossOrigin(); err != nil {
+		c.status = c.fail(err)
+	} else if asked {
+		c.status = c.reply(http.StatusNoContent, nil)
+	} else if reply, err := c.serve(); err != nil {
 		c.status = c.fail(err)
 	} else {
 		c.reply(c.status, reply)

@@ -39,6 +39,7 @@ type Config struct {
 	TrustedProxies   []netip.Prefix `key:"trustedProxies" doc:"addresses or networks whose X-Forwarded-For, -Host and -Proto headers are believed"`
 	ClientCertHeader string         `key:"clientCertHeader" doc:"header in which trustedProxies, who must remove it from what clients send, hand on client certificates: Client-Cert (RFC 9440) or X-ARR-ClientCert; default: none"`
 	AllowedOrigins   []string       `key:"allowedOrigins" doc:"origins whose pages may connect, such as https://app.example.com, https://*.example.com, or * for all; default: on a node with the development key those of this machine, for clients that nothing but a certificate proves that of publicEndpoint, or of the address they used; otherwise all"`
+	CORS             CORS           `key:"cors"`
 	Compression      Compression    `key:"compression"`
 	TLS              TLS            `key:"tls"`
 	AccessKeys       AccessKeys     `key:"accessKeys"`

@@ -34,6 +34,7 @@ func (d *decoder) judge(c *Config) {
 	}
 	d.origins(c.AllowedOrigins, "allowedOrigins")
 	d.openOrigins(c)
+	d.cors(&c.CORS)
 	d.certificate(c)
 	d.clientCerts(c)
 	d.keys(c, listen)
