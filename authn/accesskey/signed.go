@@ -116,7 +116,7 @@ func (s *Signed) Authorize(_ context.Context, r engine.ServerRequest) (engine.Pr
 	if err != nil {
 		return engine.Principal{}, err
 	}
-	targets, hosts := targets(r), s.candidates(r.Host)
+	targets, hosts := s.targets(r), s.candidates(r.Host)
 	for _, k := range keys.signing {
 		h := hmac.New(sha256.New, k.secret)
 		for _, target := range targets {
@@ -221,8 +221,16 @@ func bodyHash(r engine.ServerRequest) (string, error) {
 }
 
 // targets returns what may have been signed as a request's target.
-func targets(r engine.ServerRequest) []string {
-	sent := path(r.Target)
+func (s *Signed) targets(r engine.ServerRequest) []string {
+	var all []string
+	for _, sent := range s.hosts.Paths(path(r.Target)) {
+		all = append(all, spellings(sent, r.Scheme)...)
+	}
+	return all
+}
+
+// spellings returns a target in the forms in which SDKs sign it.
+func spellings(sent, scheme string) []string {
 	all := append(make([]string, 0, 3), sent)
 	// An asynchronous client of Python's signs the path without its escapes. Where
 	// that would make one thing of two (a slash in a name and one between names) only
@@ -235,7 +243,7 @@ func targets(r engine.ServerRequest) []string {
 		all = append(all, plain)
 	}
 	// Python's cuts off as many characters as https:// has, of http:// too.
-	if r.Scheme == "http" {
+	if scheme == "http" {
 		all = append(all, strings.TrimPrefix(sent, "/"))
 	}
 	return all

@@ -156,6 +156,9 @@ func (n *node) use(c *config.Config) error {
 	if _, err := authn.NewHosts(hosts...); err != nil {
 		return err
 	}
+	if err := new(authn.Hosts).SetPath(publicPath(c)); err != nil {
+		return err
+	}
 	allowed, err := newOrigins(c)
 	if err != nil {
 		return err
@@ -175,7 +178,7 @@ func (n *node) use(c *config.Config) error {
 	if err := n.users.use(c); err != nil {
 		return err
 	}
-	if err := n.hosts.Set(hosts...); err != nil {
+	if err := errors.Join(n.hosts.Set(hosts...), n.hosts.SetPath(publicPath(c))); err != nil {
 		return err
 	}
 	if keys[0].IsZero() { // generated client tokens stem from some key
@@ -220,7 +223,7 @@ func (n *node) hang(c *config.Config) {
 	}
 	servers = append(servers, accesskey.NewServers(n.ring, n.hosts))
 	inward := rest.NewHandler(n.engine, grantingServers{authn.Servers(servers...)}, &rest.Options{
-		Fallback:       n.identities(c, n.discovery(n.users.Discovery(health(n.ready)))),
+		Fallback:       n.identities(c, n.published(c, health(n.ready))),
 		Tokens:         n.issuer,
 		PublicEndpoint: c.PublicEndpoint,
 		Origin:         forwardedOrigin,
@@ -252,7 +255,7 @@ func (n *node) hang(c *config.Config) {
 		CertificateHeader:          websocket.CertificateHeader(c.ClientCertHeader),
 	})
 
-	doors := n.tracing.door(outer)
+	doors := stripPrefix(publicPath(c), n.tracing.door(outer))
 	n.doors.Store(&doors)
 }
 

@@ -34,7 +34,7 @@ const DevelopmentKey Secret = accesskey.DevelopmentKey
 // has been loaded.
 type Config struct {
 	Listen           string         `key:"listen" doc:"address of HTTP: WebSocket clients, REST and health; port 0 lets the system choose"`
-	PublicEndpoint   string         `key:"publicEndpoint" doc:"what clients and tokens call this service, as in https://rt.example.com; default: the listen address"`
+	PublicEndpoint   string         `key:"publicEndpoint" doc:"what clients and tokens call this service, as in https://rt.example.com, or https://example.com/rt behind a proxy that keeps the path or removes it; default: the listen address"`
 	AudienceHosts    []string       `key:"audienceHosts" doc:"further host names that tokens may be addressed to, and requests signed for, for reverse proxies"`
 	TrustedProxies   []netip.Prefix `key:"trustedProxies" doc:"addresses or networks whose X-Forwarded-For, -Host and -Proto headers are believed"`
 	ClientCertHeader string         `key:"clientCertHeader" doc:"header in which trustedProxies, who must remove it from what clients send, hand on client certificates: Client-Cert (RFC 9440) or X-ARR-ClientCert; default: none"`

@@ -68,6 +68,7 @@ func TestAllMistakesAtOnce(t *testing.T) {
 
 func TestOneMistake(t *testing.T) {
 	const key = "0123456789012345678901234567890123456789"
+	const notBefore = "fanfare.yaml:1:17: publicEndpoint: has a path that cannot stand before the node's own; expected at most 256 letters, digits, -, ., _ and ~ between slashes, and first none of api, client, clients, identities, teamsUser, access, healthz, readyz, console, .well-known, as in https://example.com/rt"
 	const pin = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	for _, test := range []struct {
 		name, text string
@@ -132,6 +133,13 @@ func TestOneMistake(t *testing.T) {
 		{"no pings", "limits: { controlRate: 0 }\n", "fanfare.yaml:1:24: limits.controlRate: found 0; expected 1 to 1000000"},
 		{"merge key", "x: &x { enabled: true }\ncompression: { <<: *x }\n", "fanfare.yaml:1:1: x: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, allowedOrigins, cors, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, users, store, hubs, limits, drain, metrics, log"},
 		{"certificates that nobody asks for", "tls: { clientCertEnabled: true }\n", "fanfare.yaml:1:27: tls.clientCertEnabled: set without tls.certFile, so nobody is asked; expected TLS here, or clientCertHeader for a proxy that does TLS"},
+		{"an endpoint with a path", "publicEndpoint: https://example.com/rt/v1.0/\n", ""},
+		{"an endpoint behind a path of the node's", "publicEndpoint: https://example.com/api/v1\n", notBefore},
+		{"an endpoint with an escape", "publicEndpoint: https://example.com/a%2Fb\n", notBefore},
+		{"an endpoint with dots", "publicEndpoint: https://example.com/a/../b\n", notBefore},
+		{"an endpoint with two slashes", "publicEndpoint: https://example.com/a//b\n", notBefore},
+		{"an endpoint with a blank", "publicEndpoint: https://example.com/a b\n", notBefore},
+		{"an endpoint with a long path", "publicEndpoint: https://example.com/" + strings.Repeat("a", 256) + "\n", notBefore},
 		{"origins of pages", "cors: { allowedOrigins: ['*', 'https://App.example.com/', 'http://localhost:3000', 'http://[::1]:80'] }\n", ""},
 		{"an origin with a path", "cors: { allowedOrigins: ['https://app.example.com/x'] }\n", `fanfare.yaml:1:26: cors.allowedOrigins[0]: found "https://app.example.com/x"; expected * or an origin: http:// or https://, a host, and perhaps a port, such as https://app.example.com`},
 		{"an origin without a scheme", "cors: { allowedOrigins: [app.example.com] }\n", `fanfare.yaml:1:26: cors.allowedOrigins[0]: found "app.example.com"; expected * or an origin: http:// or https://, a host, and perhaps a port, such as https://app.example.com`},
