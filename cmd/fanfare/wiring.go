@@ -215,10 +215,10 @@ func (n *node) hub(name engine.HubName) *engine.HubOptions {
 // application servers, those that manage users, health. Those that are built anew take over from the next
 // request on; connections stay, since their lives hang on the engine.
 func (n *node) hang(c *config.Config) {
-	behind := proxies(c.TrustedProxies)
+	behind, now := proxies(c.TrustedProxies), n.settings.Load()
 
 	var servers []authn.Authorizer
-	if s := n.settings.Load().schemes; s != nil {
+	if s := now.schemes; s != nil {
 		servers = append(servers, s.servers) // knows its tokens by how they are signed
 	}
 	servers = append(servers, accesskey.NewServers(n.ring, n.hosts))
@@ -227,7 +227,7 @@ func (n *node) hang(c *config.Config) {
 		Tokens:         n.issuer,
 		PublicEndpoint: c.PublicEndpoint,
 		Origin:         forwardedOrigin,
-		AllowOrigin:    c.CORS.Allows,
+		AllowOrigin:    now.origins.allowsCaller,
 		PagingKey:      n.pagingKey,
 		Logger:         n.log.With("room", "rest"),
 		Observer:       n.metrics.rest(),
@@ -261,16 +261,17 @@ func (n *node) hang(c *config.Config) {
 
 // identities returns the door of servers that manage users.
 func (n *node) identities(c *config.Config, fallback http.Handler) http.Handler {
+	now := n.settings.Load()
 	o := &rest.IdentityOptions{
 		Fallback:    fallback,
 		Origin:      forwardedOrigin,
-		AllowOrigin: c.CORS.Allows,
+		AllowOrigin: now.origins.allowsCaller,
 		Limits:      c.Users.RateLimits.Limits(),
 		Logger:      n.log.With("room", "rest"),
 		Observer:    n.metrics.rest(),
 	}
 	servers := []authn.Authorizer{accesskey.NewSigned(n.ring, &accesskey.SignedOptions{Skew: c.Users.ClockSkew, Hosts: n.hosts})}
-	if s := n.settings.Load().schemes; s != nil {
+	if s := now.schemes; s != nil {
 		servers, o.EntraUsers = append(servers, s.managers), grantingUsers{s.users}
 	}
 	return rest.NewIdentityHandler(n.users, grantingServers{authn.Servers(servers...)}, o)

@@ -56,6 +56,11 @@ type Config struct {
 	Log              Log            `key:"log"`
 }
 
+// CORS is about pages of other origins that call REST and the identity API.
+type CORS struct {
+	AllowedOrigins []string `key:"allowedOrigins" doc:"origins whose pages may call REST and the identity API from a browser, such as https://app.example.com, https://*.example.com, or * for all; public keys are open to all; default: none"`
+}
+
 // Compression is about permessage-deflate (RFC 7692).
 type Compression struct {
 	Enabled bool `key:"enabled" doc:"permessage-deflate for WebSocket clients that offer it"`

@@ -34,7 +34,7 @@ func (d *decoder) judge(c *Config) {
 	}
 	d.origins(c.AllowedOrigins, "allowedOrigins")
 	d.openOrigins(c)
-	d.cors(&c.CORS)
+	d.origins(c.CORS.AllowedOrigins, "cors.allowedOrigins")
 	d.certificate(c)
 	d.clientCerts(c)
 	d.keys(c, listen)

@@ -139,6 +139,7 @@ func (d *decoder) keepKeys(running, c *Config) {
 
 // closing are the keys whose defaults may let more in than the values they have.
 var closing = []string{
+	"allowedOrigins",
 	"entra.authority", "entra.audiences", "users.audiences", "users.exchange.audiences",
 	"users.scopes.chat.hubs", "users.scopes.chat.roles",
 }
@@ -161,6 +162,9 @@ func (d *decoder) replaceHub(name string, l *Reloader, c *Config) {
 	old, now := l.running.Hub(name), c.Hub(name)
 	if old.AnonymousConnectPolicy != "allow" && now.AnonymousConnectPolicy == "allow" && !d.written(join(path, "anonymousConnectPolicy")) {
 		d.lost(join(path, "anonymousConnectPolicy"), `clients without a token would get in by the settings of hub "*"`)
+	}
+	if listed := old.AllowedOrigins; len(listed) > 0 && len(now.AllowedOrigins) == 0 && !slices.Equal(listed, c.AllowedOrigins) && !d.written(join(path, "allowedOrigins")) {
+		d.lost(join(path, "allowedOrigins"), "pages of other origins could connect to the hub")
 	}
 	d.keepHandlers(join(path, "eventHandlers"), old.EventHandlers, now.EventHandlers, l)
 

@@ -91,6 +91,8 @@ func TestReloadRefusesLostProtection(t *testing.T) {
 		"all handlers cut off":                            {keyed + chat + users, keyed + "hubs:\n  chat:\n", "hubs.chat.eventHandlers", "the beginning of the one in force"},
 		"a new hub without the handlers of *":             {keyed + "hubs:\n  '*':\n    eventHandlers:\n" + connect, keyed + "hubs:\n  '*':\n    eventHandlers:\n" + connect + "  vip:\n    webSocketKeepAliveIntervalInSeconds: 5\n", "hubs.vip.eventHandlers", "that it refuses would get in"},
 		"a hub falls to * that is open":                   {keyed + "hubs:\n  '*': { anonymousConnectPolicy: allow }\n  chat: { anonymousConnectPolicy: deny }\n", keyed + "hubs:\n  '*': { anonymousConnectPolicy: allow }\n", "hubs.chat.anonymousConnectPolicy", "without a token"},
+		"origins of pages":                                {keyed + "allowedOrigins: ['https://app.example.com']\n", keyed + "log: {}\n", "allowedOrigins", "its default"},
+		"origins of a hub's pages":                        {keyed + "hubs: { chat: { allowedOrigins: ['https://app.example.com'] } }\n", keyed + "hubs: { chat: {} }\n", "hubs.chat.allowedOrigins", "could connect"},
 		"a hub falls to * that trusts certificates":       {"hubs: { '*': { clientCertificates: { thumbprints: [" + onePin + "] } }, chat: {} }\n", "hubs: { '*': { clientCertificates: { thumbprints: [" + onePin + "] } } }\n", "hubs.chat.clientCertificates", "would let clients in"},
 		"the name of users":                               {"hubs: { chat: { clientCertificates: { thumbprints: [" + onePin + "], user: thumbprint } } }\n", "hubs: { chat: { clientCertificates: { thumbprints: [" + onePin + "] } } }\n", "hubs.chat.clientCertificates.user", "other users"},
 	} {
@@ -111,6 +113,8 @@ func TestReloadFollowsEdits(t *testing.T) {
 	for name, test := range map[string]struct{ running, next string }{
 		"nothing":                                    {keyed + chat + connect, keyed + chat + connect},
 		"another key":                                {keyed, "accessKeys: { primary: " + otherKey + " }\n"},
+		"a hub's origins become the node's":          {keyed + "hubs: { chat: { allowedOrigins: ['https://app.example.com'] } }\n", keyed + "allowedOrigins: ['https://app.example.com']\n"},
+		"all origins, said so":                       {keyed + "allowedOrigins: ['https://app.example.com']\n", keyed + "allowedOrigins: []\n"},
 		"a rotation":                                 {"accessKeys: { primary: " + ownKey + ", secondary: " + otherKey + " }\n", "accessKeys: { primary: " + otherKey + " }\n"},
 		"a first key":                                {"log: { level: info }\n", keyed},
 		"the development key stays":                  {"log: { level: info }\n", "log: { level: debug }\n"},
