@@ -557,3 +557,19 @@ func Example() {
 	fmt.Println(w.Code, string(m.Payload.Data))
 	// Output: 202 hello
 }
+
+// A filter that cannot be read is refused under one rule, in a query and in a body; in a
+// query before the body is looked at.
+func TestFiltersHaveOneRule(t *testing.T) {
+	s := start(t, nil)
+	for _, path := range []string{":send?filter=userId%20lt", "groups/g/:send?filter=userId%20lt", "users/u/:send?filter=userId%20lt", ":addToGroups", ":removeFromGroups"} {
+		contentType := "application/json"
+		if strings.Contains(path, "filter=") {
+			contentType = "not/known"
+		}
+		r := s.do("POST /api/hubs/chat/"+path, `{"groups":["g"],"filter":"userId lt"}`, "Content-Type: "+contentType)
+		if _, message, target := r.fields(t); r.status != 400 || !strings.Contains(r.body, `"inner":{"code":"filter"}`) || target != "Request" || !strings.HasPrefix(message, "Invalid syntax for 'userId lt'") {
+			t.Errorf("%s: %d %s", path, r.status, r.body)
+		}
+	}
+}
