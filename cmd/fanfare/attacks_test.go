@@ -55,6 +55,7 @@ func TestAttack(t *testing.T) {
 	t.Run("origins", attackOrigins)
 	t.Run("handshake", attackHandshake)
 	t.Run("reload", attackReload)
+	t.Run("paths", attackPaths)
 }
 
 func attackAll(t *testing.T, rows []attack) {

@@ -255,7 +255,7 @@ func (c *identityCall) parseNames(rt *route[identityOperation], values []string)
 		case "id":
 			// Which spellings an id can have is for the users to know.
 			if c.id, err = engine.ParseUserID(v); err != nil {
-				return invalid(name, "The id %s is not valid: expected 1 to %d characters of UTF-8, not only white space.", excerpt(v), engine.MaxUserID)
+				return invalid(name, "The id %s is not valid: expected 1 to %d characters of UTF-8, not only white space, without control characters.", excerpt(v), engine.MaxUserID)
 			}
 		case "tenantId":
 			c.tenant, err = parseEntraID(name, v)
