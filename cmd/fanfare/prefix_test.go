@@ -136,10 +136,10 @@ func testPublicPath(t *testing.T, front *frontOf) {
 		Identity    struct{ ID string }
 		AccessToken struct{ Token string }
 	}
-	for at, target := range map[string]string{public: "", "http://" + n.address: "", "http://" + n.address + "/rt": ""} {
+	for _, at := range []string{public, "http://" + n.address, "http://" + n.address + "/rt"} {
 		const body = `{"createTokenWithScopes":["chat"]}`
 		r := newRequest(t, at, "POST /identities", body)
-		signing{key: key, target: target}.sign(t, r, body)
+		signing{key: key}.sign(t, r, body)
 		status, text := answer(t, r, nil)
 		if err := json.Unmarshal([]byte(text), &made); err != nil || status != http.StatusCreated {
 			t.Fatalf("%s: %d %s", at, status, text)
@@ -151,7 +151,7 @@ func testPublicPath(t *testing.T, front *frontOf) {
 	denied(t, "signed for another path", status, text)
 
 	// Whoever has a user's token finds its issuer and the keys, and so do event handlers.
-	for issuer, jwks := range map[string]string{public + "/identities": "", public: ""} {
+	for _, issuer := range []string{public + "/identities", public} {
 		var page struct {
 			Issuer string
 			Keys   string `json:"jwks_uri"`
@@ -160,7 +160,7 @@ func testPublicPath(t *testing.T, front *frontOf) {
 		if err := json.Unmarshal([]byte(text), &page); err != nil || status != 200 || page.Issuer != issuer || page.Keys != issuer+"/.well-known/jwks.json" {
 			t.Fatalf("%s: %d %s", issuer, status, text)
 		}
-		if status, jwks = get(t, page.Keys); status != 200 || !strings.Contains(jwks, `"keys":[{`) {
+		if status, jwks := get(t, page.Keys); status != 200 || !strings.Contains(jwks, `"keys":[{`) {
 			t.Errorf("%s: %d %s", page.Keys, status, jwks)
 		}
 	}

@@ -273,7 +273,7 @@ func isPublicPath(path string) bool {
 		return true
 	}
 	for i, part := range strings.Split(path[1:], "/") {
-		if part == "" || strings.Trim(part, ".") == "" || i == 0 && (slices.Contains(ownPaths, part)) {
+		if part == "" || strings.Trim(part, ".") == "" || i == 0 && slices.Contains(ownPaths, part) {
 			return false
 		}
 		for _, c := range part {
