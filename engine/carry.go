@@ -174,9 +174,12 @@ func (h *Hub) selected(c *Command) ([]*Conn, error) {
 	if c.Filter == "" || len(conns) == 0 {
 		return conns, nil
 	}
-	f, err := filter.Parse(c.Filter)
-	if err != nil {
-		return nil, &Error{Code: CodeInvalid, Rule: "filter", Target: "filter", Message: err.Error()}
+	f := c.parsed
+	if f == nil { // c is another process's
+		var err error
+		if f, err = ParseFilter(c.Filter); err != nil {
+			return nil, err
+		}
 	}
 	var subject filter.Subject
 	return slices.DeleteFunc(conns, func(conn *Conn) bool {

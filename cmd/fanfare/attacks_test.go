@@ -56,6 +56,8 @@ func TestAttack(t *testing.T) {
 	t.Run("origins", attackOrigins)
 	t.Run("handshake", attackHandshake)
 	t.Run("reading", attackReading)
+	t.Run("reload", attackReload)
+	t.Run("paths", attackPaths)
 }
 
 func attackAll(t *testing.T, rows []attack) {

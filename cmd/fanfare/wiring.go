@@ -168,6 +168,9 @@ func (n *node) use(c *config.Config) error {
 	if _, err := authn.NewHosts(hosts...); err != nil {
 		return err
 	}
+	if err := new(authn.Hosts).SetPath(publicPath(c)); err != nil {
+		return err
+	}
 	allowed, err := newOrigins(c)
 	if err != nil {
 		return err
@@ -187,7 +190,7 @@ func (n *node) use(c *config.Config) error {
 	if err := n.users.use(c); err != nil {
 		return err
 	}
-	if err := n.hosts.Set(hosts...); err != nil {
+	if err := errors.Join(n.hosts.Set(hosts...), n.hosts.SetPath(publicPath(c))); err != nil {
 		return err
 	}
 	if keys[0].IsZero() { // generated client tokens stem from some key
@@ -224,18 +227,19 @@ func (n *node) hub(name engine.HubName) *engine.HubOptions {
 // application servers, those that manage users, health. Those that are built anew take over from the next
 // request on; connections stay, since their lives hang on the engine.
 func (n *node) hang(c *config.Config) {
-	behind := proxies(c.TrustedProxies)
+	behind, now := proxies(c.TrustedProxies), n.settings.Load()
 
 	var servers []authn.Authorizer
-	if s := n.settings.Load().schemes; s != nil {
+	if s := now.schemes; s != nil {
 		servers = append(servers, s.servers) // knows its tokens by how they are signed
 	}
 	servers = append(servers, accesskey.NewServers(n.ring, n.hosts))
 	inward := rest.NewHandler(n.engine, grantingServers{authn.Servers(servers...)}, &rest.Options{
-		Fallback:       n.identities(c, n.discovery(n.users.Discovery(health(n.ready)))),
+		Fallback:       n.identities(c, n.published(c, health(n.ready))),
 		Tokens:         n.issuer,
 		PublicEndpoint: c.PublicEndpoint,
 		Origin:         forwardedOrigin,
+		AllowOrigin:    now.origins.allowsCaller,
 		PagingKey:      n.pagingKey,
 		Logger:         n.log.With("room", "rest"),
 		Observer:       n.metrics.rest(),
@@ -263,21 +267,23 @@ func (n *node) hang(c *config.Config) {
 		CertificateHeader:          websocket.CertificateHeader(c.ClientCertHeader),
 	})
 
-	doors := n.tracing.door(outer)
+	doors := stripPrefix(publicPath(c), n.tracing.door(outer))
 	n.doors.Store(&doors)
 }
 
 // identities returns the door of servers that manage users.
 func (n *node) identities(c *config.Config, fallback http.Handler) http.Handler {
+	now := n.settings.Load()
 	o := &rest.IdentityOptions{
-		Fallback: fallback,
-		Origin:   forwardedOrigin,
-		Limits:   c.Users.RateLimits.Limits(),
-		Logger:   n.log.With("room", "rest"),
-		Observer: n.metrics.rest(),
+		Fallback:    fallback,
+		Origin:      forwardedOrigin,
+		AllowOrigin: now.origins.allowsCaller,
+		Limits:      c.Users.RateLimits.Limits(),
+		Logger:      n.log.With("room", "rest"),
+		Observer:    n.metrics.rest(),
 	}
 	servers := []authn.Authorizer{accesskey.NewSigned(n.ring, &accesskey.SignedOptions{Skew: c.Users.ClockSkew, Hosts: n.hosts})}
-	if s := n.settings.Load().schemes; s != nil {
+	if s := now.schemes; s != nil {
 		servers, o.EntraUsers = append(servers, s.managers), grantingUsers{s.users}
 	}
 	return rest.NewIdentityHandler(n.users, grantingServers{authn.Servers(servers...)}, o)

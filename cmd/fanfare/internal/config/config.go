@@ -34,11 +34,12 @@ const DevelopmentKey Secret = accesskey.DevelopmentKey
 // has been loaded.
 type Config struct {
 	Listen           string         `key:"listen" doc:"address of HTTP: WebSocket clients, REST and health; port 0 lets the system choose"`
-	PublicEndpoint   string         `key:"publicEndpoint" doc:"what clients and tokens call this service, as in https://rt.example.com; default: the listen address"`
+	PublicEndpoint   string         `key:"publicEndpoint" doc:"what clients and tokens call this service, as in https://rt.example.com, or https://example.com/rt behind a proxy that keeps the path or removes it; default: the listen address"`
 	AudienceHosts    []string       `key:"audienceHosts" doc:"further host names that tokens may be addressed to, and requests signed for, for reverse proxies"`
 	TrustedProxies   []netip.Prefix `key:"trustedProxies" doc:"addresses or networks whose X-Forwarded-For, -Host and -Proto headers are believed"`
 	ClientCertHeader string         `key:"clientCertHeader" doc:"header in which trustedProxies, who must remove it from what clients send, hand on client certificates: Client-Cert (RFC 9440) or X-ARR-ClientCert; default: none"`
 	AllowedOrigins   []string       `key:"allowedOrigins" doc:"origins whose pages may connect, such as https://app.example.com, https://*.example.com, or * for all; default: on a node with the development key those of this machine, for clients that nothing but a certificate proves that of publicEndpoint, or of the address they used; otherwise all"`
+	CORS             CORS           `key:"cors"`
 	Compression      Compression    `key:"compression"`
 	TLS              TLS            `key:"tls"`
 	AccessKeys       AccessKeys     `key:"accessKeys"`
@@ -53,6 +54,11 @@ type Config struct {
 	Drain            Drain          `key:"drain"`
 	Metrics          Metrics        `key:"metrics"`
 	Log              Log            `key:"log"`
+}
+
+// CORS is about pages of other origins that call REST and the identity API.
+type CORS struct {
+	AllowedOrigins []string `key:"allowedOrigins" doc:"origins whose pages may call REST and the identity API from a browser, such as https://app.example.com, https://*.example.com, or * for all; public keys are open to all; default: none"`
 }
 
 // Compression is about permessage-deflate (RFC 7692).
