@@ -14,7 +14,12 @@ type hostileCase struct {
 }
 
 // hostileCases are all of them, in the order in which they run.
-var hostileCases = []hostileCase{}
+var hostileCases = []hostileCase{
+	{"silent", hostileSilent},
+	{"unread-bodies", hostileBodies},
+	{"refusal-log", hostileRefusals},
+	{"h2-reset", hostileResets},
+}
 
 func hostileCaseNames() string {
 	var names []string
