@@ -52,6 +52,7 @@ func TestAttack(t *testing.T) {
 	t.Run("settings", attackSettings)
 	t.Run("event handlers", attackHandlers)
 	t.Run("secrets", attackSecrets)
+	t.Run("listener", attackFront)
 	t.Run("origins", attackOrigins)
 	t.Run("handshake", attackHandshake)
 }
