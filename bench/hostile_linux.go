@@ -16,6 +16,10 @@ type hostileCase struct {
 // hostileCases are all of them, in the order in which they run.
 var hostileCases = slices.Concat(
 	[]hostileCase{
+		{"silent", hostileSilent},
+		{"unread-bodies", hostileBodies},
+		{"refusal-log", hostileRefusals},
+		{"h2-reset", hostileResets},
 		{"waiting-events", waitingEvents("waiting-events", hangs)},
 		{"waiting-events-503", waitingEvents("waiting-events-503", unavailable)},
 		{"group-names", groupNames},
