@@ -16,8 +16,9 @@ const (
 	meterRate = 64 << 10
 	// meterRequest is for the headers of one request.
 	meterRequest = 8 << 10
-	// meterWrite is for the acknowledgements of one write.
-	meterWrite = 64
+	// meterAnswers is which part of what is written may come back as acknowledgements,
+	// which are WINDOW_UPDATE frames.
+	meterAnswers = 8
 )
 
 // meter is a connection, below TLS, that bounds what comes in beside requests and their
@@ -79,7 +80,7 @@ func (m *meter) Read(p []byte) (int, error) {
 func (m *meter) Write(p []byte) (int, error) {
 	n, err := m.Conn.Write(p)
 	if m.state.Load() == meterTrusted {
-		m.give(int64(n/8 + meterWrite))
+		m.give(int64(n / meterAnswers))
 	}
 	return n, err
 }
