@@ -23,6 +23,12 @@ var hostileCases = slices.Concat(
 	},
 	floodCases,
 )
+var hostileCases = []hostileCase{
+	{"silent", hostileSilent},
+	{"unread-bodies", hostileBodies},
+	{"refusal-log", hostileRefusals},
+	{"h2-reset", hostileResets},
+}
 
 func hostileCaseNames() string {
 	var names []string

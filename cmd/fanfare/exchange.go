@@ -177,6 +177,9 @@ func (x *exchange) WriteHeader(status int) {
 			// net/http then sends the response without waiting for the body, and
 			// on HTTP/2 says GOAWAY.
 			x.Header().Set("Connection", "close")
+			if x.in != nil && x.in.meter != nil {
+				x.in.meter.finish()
+			}
 		}
 	}
 	x.ResponseWriter.WriteHeader(status)

@@ -12,6 +12,8 @@ const (
 	// meterBurst has room for what a client may send before its first request is
 	// authorized: HTTP/2's flow control lets 1 MiB of bodies come.
 	meterBurst = 2 << 20
+	// meterLast is for what is under way on a connection that was told to end.
+	meterLast = 32 << 10
 	// meterRate is what a trusted connection gets back in a second.
 	meterRate = 64 << 10
 	// meterRequest is for the headers of one request.
@@ -103,6 +105,14 @@ func (m *meter) request(n int) {
 func (m *meter) trust() {
 	if m.state.CompareAndSwap(meterUntrusted, meterTrusted) {
 		m.left.Store(meterBurst)
+	}
+}
+
+// finish leaves an untrusted connection, which has been told to end, room for what is
+// under way.
+func (m *meter) finish() {
+	if m.state.Load() == meterUntrusted && m.left.Load() > meterLast {
+		m.left.Store(meterLast)
 	}
 }
 
