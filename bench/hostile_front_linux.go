@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	rand2 "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -246,7 +247,7 @@ func (f *front) hold(ctx context.Context, from, send string, open, opened *atomi
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(pause):
+		case <-time.After(rand2.N(2 * pause)):
 		}
 	}
 }
@@ -394,7 +395,7 @@ func hostileResets(b *bench) (err error) {
 	defer all.Wait()
 	defer cancel()
 	var streams, conns atomic.Int64
-	for range 4 {
+	for range 2 {
 		all.Go(func() {
 			for ctx.Err() == nil {
 				conns.Add(1)
@@ -404,17 +405,26 @@ func hostileResets(b *bench) (err error) {
 	}
 	const d = 6 * time.Second
 	before := f.logBytes()
+	busy, err := f.cpu()
+	if err != nil {
+		return err
+	}
 	beside, failed, err := neighbour(d)
 	if err != nil {
 		return err
 	}
 	logged := float64(f.logBytes()-before) / d.Seconds()
+	used, err := f.cpu()
+	if err != nil {
+		return err
+	}
 	rss, err := f.rss()
 	if err != nil {
 		return err
 	}
 	b.report.add(row{name: "Hostile/h2-reset", n: streams.Load(), nsPerOp: float64(d.Nanoseconds()) / float64(max(1, streams.Load())), metrics: []metric{
 		{"log-B/s", logged}, {"p50-ms", ms(beside.quantile(0.5))}, {"p99-ms", ms(beside.quantile(0.99))}, {"alone-p50-ms", ms(alone.quantile(0.5))}, {"failed", float64(failed)},
+		{"node-cpu-s/s", (used - busy).Seconds() / d.Seconds()},
 		{"streams/s", float64(streams.Load()) / d.Seconds()}, {"connections/s", float64(conns.Load()) / d.Seconds()}, {"RSS-MiB", float64(rss) / (1 << 20)},
 	}})
 	b.report.goal(goal{id: "H8", what: "resets of HTTP/2 streams: log", unit: "B/s", most: 10_000}, logged)
