@@ -396,3 +396,10 @@ func (a *admission) isAuthenticated(in *inbound) (authenticated bool, requests i
 	defer a.mu.Unlock()
 	return in.authenticated, in.requests
 }
+
+// unauthenticated returns how many connections have a place.
+func (a *admission) unauthenticated() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.clients.taken + a.proxies.taken + a.health.taken
+}

@@ -251,7 +251,7 @@ func TestUnauthenticatedConnectionsTimeOut(t *testing.T) {
 		for _, p := range all {
 			a.state(p, http.StateClosed)
 		}
-		if len(a.conns) > 0 || a.order.Len() > 0 || a.clients.taken+a.proxies.taken+a.health.taken > 0 {
+		if len(a.conns) > 0 || a.order.Len() > 0 || a.unauthenticated() > 0 {
 			t.Error("something is left of connections that are closed")
 		}
 		time.Sleep(time.Minute) // ends the timer
@@ -346,7 +346,7 @@ func TestAdmissionIsSafeForConcurrentUse(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if n := a.clients.taken + a.proxies.taken + a.health.taken; n > 8+8 {
+	if n := a.unauthenticated(); n > 8+8 {
 		t.Errorf("%d places are taken", n)
 	}
 }

@@ -53,6 +53,7 @@ func TestAttack(t *testing.T) {
 	t.Run("event handlers", attackHandlers)
 	t.Run("events", attackEvents)
 	t.Run("secrets", attackSecrets)
+	t.Run("listener", attackFront)
 	t.Run("origins", attackOrigins)
 	t.Run("handshake", attackHandshake)
 	t.Run("reading", attackReading)

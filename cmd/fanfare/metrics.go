@@ -141,6 +141,13 @@ func (m *metrics) webhook(a webhook.Attempt) {
 // watch makes the page show the counters of e.
 func (m *metrics) watch(e *engine.Engine) { m.registry.MustRegister(&engineCollector{e}) }
 
+// watchListener makes the page show how many connections have not authenticated.
+func (m *metrics) watchListener(unauthenticated func() int) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "fanfare_unauthenticated_connections", Help: "Open connections that have not authenticated.",
+	}, func() float64 { return float64(unauthenticated()) }))
+}
+
 // watchIssuer makes the page show how the issuer of servers' tokens is.
 func (m *metrics) watchIssuer(stats func() entra.Stats) {
 	m.registry.MustRegister(issuerCollector(stats))

@@ -362,7 +362,7 @@ func bounded(next http.Handler) http.Handler {
 // admission returns the listener of the doors, over l.
 func (n *node) admission(c *config.Config, l net.Listener, secure bool) *admission {
 	log := n.log.With("room", "http")
-	return newAdmission(l, admissionOptions{
+	a := newAdmission(l, admissionOptions{
 		Places: unauthenticatedPlaces(c, fileLimit()), Timeout: c.Limits.HandshakeTimeout, TLS: secure,
 		Trusts: func(a netip.Addr) bool { return proxies(n.settings.Load().config.TrustedProxies).trusts(a) },
 		Closed: func(remote net.Addr, rule, text string) {
@@ -370,6 +370,8 @@ func (n *node) admission(c *config.Config, l net.Listener, secure bool) *admissi
 			log.Info("closed a connection", "rule", rule, "remote", remote.String(), "error", text)
 		},
 	})
+	n.metrics.watchListener(a.unauthenticated)
+	return a
 }
 
 // httpServer returns the server of the doors. It goes with the listener front.
