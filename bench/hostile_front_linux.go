@@ -238,8 +238,8 @@ func (f *front) hold(ctx context.Context, from, send string, open, opened *atomi
 			opened.Add(1)
 			open.Add(1)
 			stop := context.AfterFunc(ctx, func() { c.Close() })
-			io.WriteString(c, send) //nolint:errcheck // closed or not
-			io.Copy(io.Discard, c)  //nolint:errcheck // until it is closed
+			io.WriteString(c, send)
+			io.Copy(io.Discard, c)
 			_ = tcp(c).SetLinger(0) // leaves no port behind
 			stop()
 			c.Close()
@@ -285,7 +285,7 @@ func hostileBodies(b *bench) (err error) {
 			open.Add(1)
 			defer open.Add(-1)
 			_ = c.SetDeadline(started.Add(patient))
-			io.WriteString(c, "POST /api/hubs/chat/:send?api-version=2024-12-01 HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n") //nolint:errcheck // closed or not
+			io.WriteString(c, "POST /api/hubs/chat/:send?api-version=2024-12-01 HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n")
 			if n, _ := io.Copy(io.Discard, c); n > 0 {
 				answered.Add(1)
 			}
@@ -377,7 +377,7 @@ func hostileResets(b *bench) (err error) {
 				failed++
 				continue
 			}
-			io.Copy(io.Discard, reply.Body) //nolint:errcheck // empty
+			io.Copy(io.Discard, reply.Body)
 			reply.Body.Close()
 			h.add(time.Since(begun).Nanoseconds())
 			if reply.StatusCode != http.StatusAccepted {
@@ -473,7 +473,7 @@ func (f *front) reset(ctx context.Context, streams *atomic.Int64) {
 		}
 		block.Reset()
 		for _, field := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "x"}, {":path", "/api/hubs/chat/groups/g?api-version=2024-12-01"}} {
-			encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}) //nolint:errcheck // a builder
+			encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
 		}
 		err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte(block.String()), EndStream: true, EndHeaders: true})
 		if err == nil {

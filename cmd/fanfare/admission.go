@@ -223,7 +223,7 @@ func (a *admission) close(in *inbound, status int, rule, text string) {
 	if in.fresh && in.meter == nil && status != 0 {
 		// The buffers of a socket that nothing was written to have room for this.
 		_ = in.conn.SetWriteDeadline(time.Now().Add(time.Millisecond))
-		fmt.Fprintf(in.conn, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n%s [%s]\n", //nolint:errcheck // the connection ends either way
+		fmt.Fprintf(in.conn, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n%s [%s]\n",
 			status, http.StatusText(status), text, rule)
 	}
 	in.conn.Close()

@@ -39,7 +39,7 @@ func connect(t *testing.T, n *command, send string) net.Conn {
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
-	io.WriteString(c, send) //nolint:errcheck // it may be closed already
+	io.WriteString(c, send)
 	return c
 }
 

@@ -72,7 +72,7 @@ func newStream2(t *testing.T, n *command) *stream2 {
 func (s *stream2) request(method, path string, end bool, fields ...string) (uint32, error) {
 	s.block.Reset()
 	for pair := range slices.Chunk(append([]string{":method", method, ":scheme", "https", ":path", path}, fields...), 2) {
-		s.encoder.WriteField(hpack.HeaderField{Name: pair[0], Value: pair[1]}) //nolint:errcheck // a buffer
+		s.encoder.WriteField(hpack.HeaderField{Name: pair[0], Value: pair[1]})
 	}
 	id := s.next
 	s.next += 2
