@@ -264,7 +264,7 @@ func (s *Session) rawDone(err error) {
 	}
 	c := s.conn
 	if engine.CodeOf(err) == engine.CodeForbidden {
-		s.log.Info("closed a raw client for want of a permission", "connection", c.ID(), "hub", c.Hub().Name(), "error", err)
+		s.log.Info("closed a raw client for want of a permission", "rule", "client.permission", "connection", c.ID(), "hub", c.Hub().Name(), "error", err)
 		c.EndOn(s.id, engine.EndProtocol, engine.ClosePolicy, "", "No permission to send to the group.")
 		return
 	}
@@ -291,7 +291,7 @@ func (s *Session) Refuse(code engine.CloseCode, reason, detail string) {
 		return
 	}
 	c := s.conn
-	s.log.Info("closed a client that broke its protocol", "connection", c.ID(), "hub", c.Hub().Name(),
+	s.log.Info("closed a client that broke its protocol", "rule", "client.protocol", "connection", c.ID(), "hub", c.Hub().Name(),
 		"code", int(code), "reason", reason, "detail", detail)
 	c.EndOn(s.id, engine.EndProtocol, code, "", reason)
 }

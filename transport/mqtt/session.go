@@ -341,7 +341,7 @@ func (s *session) end(reason byte, code engine.CloseCode, text, detail string) {
 		return
 	}
 	c := s.conn
-	s.door.log.Info("disconnected an MQTT client that broke its protocol", "connection", c.ID(), "hub", c.Hub().Name(),
+	s.door.log.Info("disconnected an MQTT client that broke its protocol", "rule", "mqtt.protocol", "connection", c.ID(), "hub", c.Hub().Name(),
 		"reason", fmt.Sprintf("0x%02x", reason), "detail", detail)
 	if text == "" {
 		text = detail

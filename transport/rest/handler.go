@@ -51,7 +51,8 @@ type Options struct {
 	// PagingKey authenticates continuation tokens. Nodes that serve one
 	// endpoint share it. Default: random, so that tokens end with the process.
 	PagingKey []byte
-	// Logger gets one line for each refusal and failure. Default: discard.
+	// Logger gets one line for each refusal and failure; see transport/sampling for a
+	// bound on them. Default: discard.
 	Logger *slog.Logger
 	// Observer is told what metrics count.
 	Observer Observer

@@ -66,7 +66,8 @@ type IdentityOptions struct {
 	MaxBody int
 	// Limits are how many requests are carried out.
 	Limits IdentityLimits
-	// Logger gets one line for each refusal and failure. Default: discard.
+	// Logger gets one line for each refusal and failure; see transport/sampling for a
+	// bound on them. Default: discard.
 	Logger *slog.Logger
 	// Observer is told what metrics count.
 	Observer Observer

@@ -16,7 +16,8 @@ import (
 type Options struct {
 	// Fallback serves the requests that are not for this door. Default: 404.
 	Fallback http.Handler
-	// Logger gets a line for each refusal. Default: discard.
+	// Logger gets a line for each refusal; see transport/sampling for a bound on them.
+	// Default: discard.
 	Logger *slog.Logger
 	// Observer is told what metrics count.
 	Observer Observer
@@ -26,7 +27,9 @@ type Options struct {
 	// of the engine. Default 10 s.
 	HandshakeTimeout time.Duration
 	// UnauthenticatedConnections bounds the clients that are being authenticated
-	// at one time; more are refused with 503. Default 1000.
+	// at one time; more are refused with 503. It also bounds the clients of Protocols
+	// that have not sent their first message; when there are more, the one that has
+	// waited for longest is refused. Default 1000.
 	UnauthenticatedConnections int
 
 	// RecoveryWindow is how long a connection of a reliable subprotocol can be
@@ -85,6 +88,7 @@ type Handler struct {
 	limits engine.Limits
 	wires  netwire.Group
 
+	waiting  waitingClients
 	knocking atomic.Int64 // clients that are being authenticated
 	leaving  atomic.Int64 // clients that were refused after the answer 101
 }

@@ -126,12 +126,7 @@ func (k *knock) host(p *Protocol, t target) error {
 	if err != nil {
 		return err
 	}
-	// Whoever has said nothing yet counts with those that are being authenticated.
-	if k.h.knocking.Add(1) > int64(k.h.o.UnauthenticatedConnections) {
-		k.h.knocking.Add(-1)
-		return k.crowded()
-	}
-	g := &Guest{knock: k, request: k.request(identity, offered), waits: true}
+	g := &Guest{knock: k, request: k.request(identity, offered)}
 	defer g.leave()
 	c, err := k.accept(chosen, "")
 	if err == nil {
@@ -155,7 +150,6 @@ type Guest struct {
 	rest    []byte   // has been read of conn, and not taken
 	wire    transport.Wire
 	start   func()
-	waits   bool // counts in Handler.knocking
 	client  client
 }
 
@@ -187,8 +181,10 @@ var ErrGuest = errors.New("websocket: the client is gone")
 // waits for them no longer than the handshake time. p is valid during the call
 // alone. An error is [ErrGuest].
 func (g *Guest) Receive(take func(p []byte) (more bool)) error {
-	defer g.stopWaiting()
-	g.conn.SetDeadline(time.Now().Add(g.knock.h.o.HandshakeTimeout))
+	h := g.knock.h
+	g.conn.SetDeadline(time.Now().Add(h.o.HandshakeTimeout))
+	waiting := h.waiting.add(g.conn, h.o.UnauthenticatedConnections)
+	defer h.waiting.remove(waiting)
 	r := &greeter{guest: g, take: take}
 	hold := newGuestHold(g)
 	defer hold.done()
@@ -223,19 +219,18 @@ func (g *Guest) Receive(take func(p []byte) (more bool)) error {
 			g.Refuse(engine.Errorf(engine.CodeUnavailable, "limits.totalUnfinishedBytes", "%s", reason), nil, engine.ClosePolicy, reason)
 			return ErrGuest
 		}
+		if err != nil && h.waiting.remove(waiting) {
+			err := engine.Errorf(engine.CodeUnavailable, "limits.unauthenticatedConnections",
+				"More than %d clients have not sent a first message.", h.o.UnauthenticatedConnections)
+			g.Refuse(err, nil, engine.ClosePolicy, err.Message+" [limits.unauthenticatedConnections]")
+			return ErrGuest
+		}
 		if err != nil {
 			g.knock.note(http.StatusSwitchingProtocols, &engine.Error{Code: engine.CodeTimeout, Rule: "limits.handshakeTimeout", Err: err,
 				Message: fmt.Sprintf("The client did not say what it wants within %s.", g.knock.h.o.HandshakeTimeout)})
 			return ErrGuest
 		}
 		p = buf[:n]
-	}
-}
-
-func (g *Guest) stopWaiting() {
-	if g.waits {
-		g.waits = false
-		g.knock.h.knocking.Add(-1)
 	}
 }
 
@@ -282,7 +277,6 @@ func (r *greeter) refuse(err *frameError) { r.bad = err }
 // no connection could be opened on that.
 func (g *Guest) Refuse(err error, last []byte, code engine.CloseCode, text string) {
 	h := g.knock.h
-	g.stopWaiting()
 	g.knock.note(http.StatusSwitchingProtocols, err)
 	if g.wire != nil {
 		_, werr := g.wire.OfferBytes(appendLast(nil, last, code, text))
@@ -322,7 +316,6 @@ func (g *Guest) Start() {
 // leave cuts off a guest that was not settled, and lets go of what only the
 // beginning needed.
 func (g *Guest) leave() {
-	g.stopWaiting()
 	switch {
 	case g.conn != nil:
 		g.conn.Close()
