@@ -322,7 +322,9 @@ func (a *admission) context(ctx context.Context, c net.Conn) context.Context {
 // the connection is a proxy's, and whether it is a health check.
 func (a *admission) begin(in *inbound, client netip.Addr, health bool) {
 	a.mu.Lock()
-	in.fresh = false
+	if !in.closed { // what close reads then stays as it is
+		in.fresh = false
+	}
 	in.serving++
 	in.requests++
 	var evicted *inbound

@@ -232,6 +232,7 @@ func TestUnauthenticatedConnectionsTimeOut(t *testing.T) {
 			t.Errorf("closed %v after 9 s", got)
 		}
 		time.Sleep(2 * time.Second)
+		synctest.Wait()
 		if got := gone(all); !slices.Equal(got, []int{0, 5}) {
 			t.Errorf("closed %v after 11 s", got)
 		}
@@ -239,6 +240,7 @@ func TestUnauthenticatedConnectionsTimeOut(t *testing.T) {
 			t.Errorf("the silent one was told %q", told)
 		}
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		if got := gone(all); !slices.Equal(got, []int{0, 1, 5}) {
 			t.Errorf("closed %v after 21 s", got)
 		}
