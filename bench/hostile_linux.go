@@ -22,13 +22,8 @@ var hostileCases = slices.Concat(
 		{"unfinished", (*bench).unfinished},
 	},
 	floodCases,
+	frontCases,
 )
-var hostileCases = []hostileCase{
-	{"silent", hostileSilent},
-	{"unread-bodies", hostileBodies},
-	{"refusal-log", hostileRefusals},
-	{"h2-reset", hostileResets},
-}
 
 func hostileCaseNames() string {
 	var names []string
