@@ -32,6 +32,14 @@ import (
 	"github.com/fanfare/fanfare/authn/accesskey"
 )
 
+// frontCases are what clients without credentials can do to the listener.
+var frontCases = []hostileCase{
+	{"silent", hostileSilent},
+	{"unread-bodies", hostileBodies},
+	{"refusal-log", hostileRefusals},
+	{"h2-reset", hostileResets},
+}
+
 // front is a running program, and how its listener is spoken to.
 type front struct {
 	*program

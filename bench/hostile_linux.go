@@ -26,6 +26,7 @@ var hostileCases = slices.Concat(
 		{"unfinished", (*bench).unfinished},
 	},
 	floodCases,
+	frontCases,
 )
 
 func hostileCaseNames() string {
