@@ -150,11 +150,11 @@ func (p *program) stop() error {
 		return nil
 	}
 	for range 2 { // the second signal cuts the drain short
-		p.cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
+		p.cmd.Process.Signal(syscall.SIGTERM)
 	}
 	timer := time.AfterFunc(patience, func() { p.cmd.Process.Kill() })
 	defer timer.Stop()
 	p.log.Wait()
-	p.cmd.Wait() //nolint:errcheck // cut short, it says so in its exit code
+	p.cmd.Wait()
 	return nil
 }
