@@ -22,6 +22,7 @@ type client struct {
 	reader   reader
 	state    clientState
 	inflated int // bytes that came of compressed messages in this turn
+	window   *window
 }
 
 // maxInflated is what a client's compressed messages may become before others get
@@ -33,8 +34,9 @@ type clientState uint8
 const (
 	clientOpen clientState = iota
 	// clientDeaf broke the framing: its bytes mean nothing any more, and are
-	// discarded until it is gone. Unread, they would make the kernel answer the
-	// close with a reset, which may destroy the close frame on its way.
+	// discarded until its close frame has come or it is gone. Unread, they would
+	// make the kernel answer the close with a reset, which may destroy the close
+	// frame on its way.
 	clientDeaf
 	// clientGone has said goodbye, or was lost.
 	clientGone
@@ -46,14 +48,18 @@ var (
 )
 
 // open makes a client of c, and join its session that of a connection. rest is what
-// has been read of c.
-func (h *Handler) open(c net.Conn, rest []byte, deflate bool, join func(*transport.Session, transport.Wire) error) error {
+// has been read of c, and a has been agreed with it.
+func (h *Handler) open(c net.Conn, rest []byte, a agreement, join func(*transport.Session, transport.Wire) error) error {
 	cl := &struct { // one piece of memory
 		client
 		own transport.Session
-	}{client: client{reader: newReader(h.limits.MessageBytes, deflate)}}
+	}{client: client{reader: newReader(h.limits.MessageBytes, a)}}
 	cl.session = &cl.own
 	w := h.wires.New(c, &cl.client)
+	if a.client != 0 {
+		cl.window = &window{size: a.kept()}
+		w = &windowWire{Wire: w, windows: &h.windows, size: a.kept()}
+	}
 	if err := join(&cl.own, w); err != nil {
 		w.Close(false)
 		return err
@@ -65,6 +71,7 @@ func (h *Handler) open(c net.Conn, rest []byte, deflate bool, join func(*transpo
 // Consume implements [netwire.Reader].
 func (c *client) Consume(p []byte) (n int, more bool) {
 	if c.state != clientOpen {
+		c.discard(p)
 		return len(p), true
 	}
 	if !c.session.Wants() {
@@ -76,12 +83,28 @@ func (c *client) Consume(p []byte) (n int, more bool) {
 	if err != nil {
 		c.state = clientDeaf
 		c.refuse(err)
+		c.discard(p[n:])
 	}
 	if c.state != clientOpen {
-		c.reader.part = nil
 		return len(p), true
 	}
 	return n, more
+}
+
+// discard drops what comes of a client that has broken the framing. Its close frame,
+// the answer to the one it was sent, ends the connection at once (RFC 6455 section
+// 7.1.1).
+func (c *client) discard(p []byte) {
+	if c.state == clientDeaf && c.reader.discard(p) {
+		c.leave(noStatus, "")
+	}
+}
+
+// leave notes the client's close frame.
+func (c *client) leave(code engine.CloseCode, text string) {
+	c.state = clientGone
+	c.reader.part = nil
+	c.session.Gone(code, text)
 }
 
 // message implements receiver.
@@ -90,8 +113,10 @@ func (c *client) message(op ws.OpCode, compressed bool, p []byte) (more bool) {
 		return true // before anything is spent on it
 	}
 	if compressed {
+		in := inflaters.Get().(*inflater)
+		defer in.free()
 		var err *frameError
-		if p, err = inflate(p, int(c.reader.limit)); err != nil {
+		if p, err = in.inflate(p, int(c.reader.limit), c.window); err != nil {
 			c.refuse(err)
 			return true
 		}
@@ -117,12 +142,10 @@ func (c *client) control(op ws.OpCode, p []byte) (more bool) {
 	case ws.OpClose:
 		code, text, err := parseClose(p)
 		if err != nil {
-			c.state = clientDeaf
 			c.refuse(err)
-			return false
+			code, text = noStatus, "" // it is a close frame all the same
 		}
-		c.state = clientGone
-		c.session.Gone(code, text)
+		c.leave(code, text)
 		return false
 	}
 	return true

@@ -2,7 +2,9 @@ package websocket
 
 import (
 	"context"
+	"crypto/sha1" //nolint:gosec // the RFC's choice
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -10,9 +12,9 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/gobwas/httphead"
-	"github.com/gobwas/ws"
 
 	"github.com/fanfare/fanfare/engine"
 	"github.com/fanfare/fanfare/transport"
@@ -388,13 +390,13 @@ func spelled(name string, offered []string) (string, bool) {
 
 // upgrade answers 101 and opens the connection.
 func (k *knock) upgrade(a *engine.Admission, chosen string, raw rawMode) error {
-	c, rest, deflated, err := k.acceptDeflated(chosen)
+	c, rest, agreed, err := k.acceptDeflated(chosen)
 	if err != nil {
 		a.Abandon("The client was gone before the handshake was done.")
 		return nil //nolint:nilerr // accept has told the log, and there is nobody left to answer
 	}
-	o := k.session(chosen, raw, deflated)
-	if err := k.h.open(c, rest, deflated, func(s *transport.Session, w transport.Wire) error {
+	o := k.session(chosen, raw, agreed)
+	if err := k.h.open(c, rest, agreed, func(s *transport.Session, w transport.Wire) error {
 		return s.Open(a, w, o)
 	}); err != nil {
 		k.note(http.StatusSwitchingProtocols, err)
@@ -403,7 +405,7 @@ func (k *knock) upgrade(a *engine.Admission, chosen string, raw rawMode) error {
 }
 
 // session says what a session is to know of a client that speaks protocol.
-func (k *knock) session(protocol string, raw rawMode, deflated bool) *transport.SessionOptions {
+func (k *knock) session(protocol string, raw rawMode, a agreement) *transport.SessionOptions {
 	h := k.h
 	o := &transport.SessionOptions{WirePings: true, Logger: h.o.Logger}
 	if received := h.o.Observer.Received; received != nil {
@@ -418,43 +420,64 @@ func (k *knock) session(protocol string, raw rawMode, deflated bool) *transport.
 		codec, o.Decoder = subprotocol.Raw(raw.mode, raw.group, raw.noEcho)
 		o.Subprotocol, o.Raw = strings.Clone(protocol), true
 	}
-	o.Encoding = encoding{codec, deflated}
+	o.Encoding = encoding{codec, a.server}
 	return o
 }
 
 // acceptDeflated is accept with compression, if that is wanted on both ends.
-func (k *knock) acceptDeflated(protocol string) (c net.Conn, rest []byte, deflated bool, err error) {
-	extension := ""
+func (k *knock) acceptDeflated(protocol string) (c net.Conn, rest []byte, a agreement, err error) {
 	if k.h.o.Compression {
-		extension = acceptDeflate(k.r.Header.Values("Sec-Websocket-Extensions"))
+		a = acceptDeflate(k.r.Header.Values("Sec-Websocket-Extensions"), k.h.reserveWindow)
 	}
-	c, rest, err = k.accept(protocol, extension)
-	return c, rest, extension != "", err
+	c, rest, err = k.accept(protocol, a.response)
+	if err != nil {
+		k.h.windows.Add(-int64(a.kept()))
+	}
+	return c, rest, a, err
 }
 
 // accept takes the connection out of the HTTP server's hands and answers 101. It
 // returns what the client has sent already. On failure the connection is closed.
+//
+// Names of headers are spelled as RFC 6455 spells them: there are clients that
+// compare letters.
 func (k *knock) accept(protocol, extension string) (net.Conn, []byte, error) {
-	u := ws.HTTPUpgrader{Timeout: k.h.o.HandshakeTimeout, Header: make(http.Header)}
-	if protocol != "" {
-		// Not by u.Protocol, which picks among what was offered.
-		u.Header["Sec-Websocket-Protocol"] = []string{protocol}
-	}
-	if extension != "" {
-		u.Header["Sec-Websocket-Extensions"] = []string{extension}
-	}
-	// checkUpgrade has looked at all of the header's lines; Upgrade looks at one.
-	k.r.Header.Set("Connection", "Upgrade")
-	c, rw, _, err := u.Upgrade(k.r, k.w)
+	c, rw, err := http.NewResponseController(k.w).Hijack()
 	if err != nil {
-		if c != nil {
-			c.Close()
-		}
-		k.h.o.Logger.Debug("a handshake failed", "hub", k.hub, "remote", k.r.RemoteAddr, "error", err)
+		http.Error(k.w, "The connection cannot be upgraded.", http.StatusInternalServerError)
+		k.failed(err)
 		return nil, nil, err
 	}
+	answer := append(make([]byte, 0, 512), "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
+	answer = appendAcceptKey(answer, k.r.Header.Get("Sec-Websocket-Key"))
+	if protocol != "" {
+		answer = append(append(answer, "\r\nSec-WebSocket-Protocol: "...), protocol...)
+	}
+	if extension != "" {
+		answer = append(append(answer, "\r\nSec-WebSocket-Extensions: "...), extension...)
+	}
+	answer = append(answer, "\r\n\r\n"...)
+	c.SetDeadline(time.Time{}) // those that the server has set
+	c.SetWriteDeadline(time.Now().Add(k.h.o.HandshakeTimeout))
+	if _, err := c.Write(answer); err != nil {
+		c.Close()
+		k.failed(err)
+		return nil, nil, err
+	}
+	c.SetWriteDeadline(time.Time{})
 	rest, _ := rw.Reader.Peek(rw.Reader.Buffered())
 	return c, rest, nil
+}
+
+// failed notes a client that was lost while it was answered 101.
+func (k *knock) failed(err error) {
+	k.h.o.Logger.Debug("a handshake failed", "hub", k.hub, "remote", k.r.RemoteAddr, "error", err)
+}
+
+// appendAcceptKey appends the answer to a Sec-WebSocket-Key (RFC 6455 section 4.2.2).
+func appendAcceptKey(dst []byte, key string) []byte {
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) //nolint:gosec // the RFC's choice; it proves nothing
+	return base64.StdEncoding.AppendEncode(dst, sum[:])
 }
 
 // refusal is an error with an HTTP status of its own.

@@ -130,7 +130,7 @@ func (k *knock) host(p *Protocol, t target) error {
 		return nil // accept has told the log, and there is nobody left to answer
 	}
 	g.conn, g.rest = c, rest
-	g.client.reader = newReader(k.h.limits.MessageBytes, false)
+	g.client.reader = newReader(k.h.limits.MessageBytes, agreement{})
 	p.Serve(k.r.Context(), g)
 	return nil
 }
@@ -145,6 +145,7 @@ type Guest struct {
 	wire    transport.Wire
 	start   func()
 	waits   bool // counts in Handler.knocking
+	closed  bool // the client has sent its close frame
 	client  client
 }
 
@@ -187,6 +188,7 @@ func (g *Guest) Receive(take func(p []byte) (more bool)) error {
 		}
 		switch {
 		case r.bad != nil:
+			g.rest = append([]byte(nil), p[n:]...)
 			g.Refuse(engine.Errorf(engine.CodeInvalid, "websocket.frame", "%s", r.bad.detail), nil, r.bad.code, r.bad.reason)
 			return ErrGuest
 		case r.gone:
@@ -236,6 +238,7 @@ func (r *greeter) control(op ws.OpCode, p []byte) bool {
 		_, err := r.guest.conn.Write(append(appendHeader(nil, ws.OpPong, false, len(p)), p...))
 		r.gone = err != nil
 	case ws.OpClose:
+		r.guest.closed = true
 		code, _, err := parseClose(p)
 		if err != nil {
 			r.bad = err
@@ -268,8 +271,8 @@ func (g *Guest) Refuse(err error, last []byte, code engine.CloseCode, text strin
 	defer h.leaving.Add(-1)
 	crowded := h.leaving.Add(1) > int64(h.o.UnauthenticatedConnections)
 	c.SetDeadline(time.Now().Add(h.limits.CloseTimeout))
-	if _, err := c.Write(appendLast(nil, last, code, text)); err == nil && !crowded {
-		awaitClose(c, g.rest)
+	if _, err := c.Write(appendLast(nil, last, code, text)); err == nil && !crowded && !g.closed {
+		awaitClose(c, &g.client.reader, g.rest)
 	}
 }
 

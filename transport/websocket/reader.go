@@ -64,8 +64,8 @@ type reader struct {
 	mute    bool  // refuse was called: data is discarded
 }
 
-func newReader(limit int, deflate bool) reader {
-	return reader{limit: int32(min(limit, math.MaxInt32)), deflate: deflate}
+func newReader(limit int, a agreement) reader {
+	return reader{limit: int32(min(limit, math.MaxInt32)), deflate: a.server != 0}
 }
 
 // partial is a message, or a frame, that has not arrived whole.
@@ -82,6 +82,10 @@ type partial struct {
 	data       []byte // of the message
 	valid      int    // bytes of data that are known to be UTF-8
 	ctl        []byte // of a control frame that has not arrived whole
+
+	// Of discard alone.
+	skip    uint64 // bytes of the frame's payload that have not arrived
+	closing bool   // the frame is a close frame
 }
 
 // maxHeader is the length of the longest header of a masked frame.
@@ -96,8 +100,20 @@ type header struct {
 	length     int
 }
 
+// room returns the most bytes that the frames of one message may have. The limit is
+// for what a message says, which deflate may make longer: by an eighth with fixed
+// codes, and by a header for each block and flush.
+func (r *reader) room(compressed bool) int {
+	limit := int64(r.limit)
+	if compressed {
+		limit += limit/8 + limit/64 + 1024
+	}
+	return int(min(limit, math.MaxInt))
+}
+
 // feed reads b and reports how much of it was taken: all, unless the receiver
-// wanted no more, or the client broke a rule.
+// wanted no more, or the client broke a rule. Then what was not taken, and the part
+// of a header that r holds, are for [reader.discard].
 func (r *reader) feed(b []byte, to receiver) (n int, more bool, err *frameError) {
 	for n < len(b) {
 		if r.part == nil {
@@ -139,7 +155,7 @@ func (r *reader) whole(b []byte, to receiver) (n int, more bool, err *frameError
 	case h.op.IsControl():
 		ws.Cipher(p, h.mask, 0)
 		more = to.control(h.op, p)
-	case h.length > int(r.limit):
+	case h.length > r.room(h.compressed):
 		r.refuse(errTooLarge, to)
 	case !r.mute:
 		ws.Cipher(p, h.mask, 0)
@@ -155,22 +171,22 @@ func (r *reader) piece(b []byte, to receiver) (n int, more bool, err *frameError
 	if !p.in {
 		n = copy(p.header[p.have:], b)
 		h, size, err := parseHeader(p.header[:p.have+n], r.deflate)
+		if err == nil && size > 0 {
+			err = check(h, p.message)
+		}
 		if err != nil {
-			return n, false, err
+			return 0, false, err
 		}
 		if size == 0 {
 			p.have += n
 			return n, true, nil
 		}
 		n, p.have = size-p.have, 0
-		if err := check(h, p.message); err != nil {
-			return n, false, err
-		}
 		p.head, p.done, p.in = h, 0, true
 		if !h.op.IsControl() && h.op != ws.OpContinuation {
 			p.message, p.compressed = h.op, h.compressed
 		}
-		if !h.op.IsControl() && h.length > int(r.limit)-len(p.data) {
+		if !h.op.IsControl() && h.length > r.room(p.compressed)-len(p.data) {
 			r.refuse(errTooLarge, to)
 		}
 		b = b[n:]
@@ -219,6 +235,69 @@ func (r *reader) refuse(err *frameError, to receiver) {
 		r.part.data, r.part.valid = nil, 0
 	}
 	to.refuse(err)
+}
+
+// discard reads what comes after the end of the conversation, of which only the
+// client's close frame means anything, and reports whether that has arrived. It
+// finds frames by the lengths that their headers state, also those of frames that
+// break other rules. A client whose bytes are not frames is read until it is gone.
+func (r *reader) discard(b []byte) (closed bool) {
+	if r.part == nil {
+		r.part = &partial{}
+	}
+	p := r.part
+	if p.in { // of the message that was under way
+		p.skip, p.closing = uint64(p.head.length-p.done), p.head.op == ws.OpClose
+		p.in = false
+	}
+	p.data, p.ctl = nil, nil
+	for len(b) > 0 {
+		if p.skip == 0 {
+			n := copy(p.header[p.have:], b)
+			size, length := extent(p.header[:p.have+n])
+			if size == 0 {
+				p.have += n
+				return false
+			}
+			b = b[size-p.have:]
+			p.have, p.skip, p.closing = 0, length, ws.OpCode(p.header[0]&0x0f) == ws.OpClose
+		}
+		n := min(p.skip, uint64(len(b)))
+		p.skip -= n
+		b = b[n:]
+		if p.skip == 0 && p.closing {
+			return true
+		}
+	}
+	return false
+}
+
+// extent returns the size of the frame's header at the beginning of b, 0 if b is too
+// short, and the length that it states, whatever else it says.
+func extent(b []byte) (size int, length uint64) {
+	if len(b) < 2 {
+		return 0, 0
+	}
+	size, length = 2, uint64(b[1]&0x7f)
+	switch length {
+	case 126:
+		size += 2
+	case 127:
+		size += 8
+	}
+	mask := 0
+	if b[1]&0x80 != 0 {
+		mask = 4
+	}
+	switch {
+	case len(b) < size+mask:
+		return 0, 0
+	case length == 126:
+		length = uint64(binary.BigEndian.Uint16(b[2:]))
+	case length == 127:
+		length = binary.BigEndian.Uint64(b[2:])
+	}
+	return size + mask, length
 }
 
 // append adds b to the message. It reports false for text that can no longer

@@ -31,12 +31,12 @@ func (k *knock) recover(id engine.ConnID, query url.Values, offered []string) er
 	if !ok {
 		protocol = r.Subprotocol()
 	}
-	c, rest, deflated, err := k.acceptDeflated(protocol)
+	c, rest, agreed, err := k.acceptDeflated(protocol)
 	if err != nil {
 		return nil //nolint:nilerr // accept has told the log; the connection waits for another try
 	}
-	o := k.session(protocol, rawMode{}, deflated)
-	if err := k.h.open(c, rest, deflated, func(s *transport.Session, w transport.Wire) error {
+	o := k.session(protocol, rawMode{}, agreed)
+	if err := k.h.open(c, rest, agreed, func(s *transport.Session, w transport.Wire) error {
 		return s.Recover(r, w, o)
 	}); err != nil {
 		k.note(http.StatusSwitchingProtocols, err) // it ended this moment; another try will be told so
@@ -90,24 +90,18 @@ func (k *knock) refuseRecovery(why error, offered []string) error {
 	c.SetDeadline(time.Now().Add(h.limits.CloseTimeout))
 	body := appendClose(nil, engine.ClosePolicy, transport.ReasonNotRecovered)
 	if _, err := c.Write(append(appendHeader(nil, ws.OpClose, false, len(body)), body...)); err == nil && !crowded {
-		awaitClose(c, rest)
+		awaitClose(c, &reader{}, rest)
 	}
 	c.Close()
 	return nil
 }
 
-// awaitClose reads until the client has said goodbye or is gone. Closing first,
-// with bytes unread, would make the kernel reset the connection, and the client
-// might never see the close frame.
-func awaitClose(c net.Conn, rest []byte) {
-	var (
-		r   = reader{mute: true}
-		buf [512]byte
-	)
-	for p := rest; ; {
-		if _, more, bad := r.feed(p, goodbye{}); bad != nil || !more {
-			return
-		}
+// awaitClose reads, on from where r is and rest, until the client's close frame has
+// come or it is gone. Closing first, with bytes unread, would make the kernel reset
+// the connection, and the client might never see the close frame.
+func awaitClose(c net.Conn, r *reader, rest []byte) {
+	var buf [512]byte
+	for p := rest; !r.discard(p); {
 		n, err := c.Read(buf[:])
 		if err != nil {
 			return
@@ -115,10 +109,3 @@ func awaitClose(c net.Conn, rest []byte) {
 		p = buf[:n]
 	}
 }
-
-// goodbye is a receiver that waits for a close frame.
-type goodbye struct{}
-
-func (goodbye) message(ws.OpCode, bool, []byte) bool { return true }
-func (goodbye) control(op ws.OpCode, _ []byte) bool  { return op != ws.OpClose }
-func (goodbye) refuse(*frameError)                   {}
