@@ -92,6 +92,8 @@ type lane struct {
 	queue  []laneItem
 	bytes  int                // of the requests in queue
 	cancel context.CancelFunc // ends the event under way, if it ends with the connection
+
+	draining *draining // nil unless the connection ends once the lane is empty
 }
 
 // maxLaneBytes is how much may wait in a lane before the door is to pause.
@@ -206,6 +208,7 @@ func (c *Conn) next() (laneItem, bool) {
 	if l == nil || len(l.queue) == 0 {
 		c.busy, c.lane = false, nil
 		c.mu.Unlock()
+		l.drained()
 		return laneItem{}, false
 	}
 	it := l.queue[0]

@@ -233,6 +233,7 @@ func (n *node) hang(c *config.Config) {
 		HandshakeTimeout:           c.Limits.HandshakeTimeout,
 		UnauthenticatedConnections: c.Limits.UnauthenticatedConnections,
 		Compression:                c.Compression.Enabled,
+		CompressionMemory:          compressionMemory(c),
 		Protocols:                  []websocket.Protocol{mqtt.Protocol(&mqtt.Options{Logger: n.log.With("room", "mqtt")})},
 		TrustedProxies:             c.TrustedProxies,
 		CertificateHeader:          websocket.CertificateHeader(c.ClientCertHeader),
@@ -369,4 +370,12 @@ var _ io.Writer = writer(nil)
 func (f writer) Write(p []byte) (int, error) {
 	f(p)
 	return len(p), nil
+}
+
+// compressionMemory returns the setting as an option, where 0 means the default.
+func compressionMemory(c *config.Config) int {
+	if c.Compression.Memory == 0 {
+		return -1
+	}
+	return c.Compression.Memory
 }

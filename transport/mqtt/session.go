@@ -307,11 +307,16 @@ func (s *session) end(reason byte, code engine.CloseCode, text, detail string) {
 	c := s.conn
 	s.door.log.Info("disconnected an MQTT client that broke its protocol", "connection", c.ID(), "hub", c.Hub().Name(),
 		"reason", fmt.Sprintf("0x%02x", reason), "detail", detail)
-	if s.version == version5 {
-		c.SetDetails(s.details.Load().parted(false, reason, nil))
-		s.post(parting{code: reason})
-	}
-	c.End(engine.EndProtocol, code, "", text)
+	c.EndAfter(s.id, func() {
+		if s.Over() {
+			return // meanwhile, or on another wire
+		}
+		if s.version == version5 {
+			c.SetDetails(s.details.Load().parted(false, reason, nil))
+			s.post(parting{code: reason})
+		}
+		c.End(engine.EndProtocol, code, "", text)
+	})
 }
 
 // post sends a packet to the client.

@@ -39,6 +39,14 @@
 // neither an authenticator nor a connect handler can mistake a stranger's claim.
 // Nothing is verified here: that is the authenticator's business, or the handler's.
 //
+// # Compression
+//
+// With Options.Compression a client may use permessage-deflate (RFC 7692). Each message
+// to clients is compressed by itself, once for all whose subprotocols and windows
+// (server_max_window_bits, 8 to 15) are equal. A client may refer to what it has sent
+// before unless it offers not to; what must be kept for that is bounded by
+// Options.CompressionMemory. The answer names no parameter that was not offered.
+//
 // # Promises
 //
 //   - The handler returns once the connection is open. Its life hangs on the
@@ -47,7 +55,11 @@
 //     no net.Conn. Elsewhere, and over TLS, it owns one reading goroutine.
 //   - What a stranger sends is bounded: a message by Limits.MessageBytes over all
 //     its fragments and after decompression, and what it announces costs nothing
-//     until it arrives. Frames are held to RFC 6455 strictly.
+//     until it arrives. Frames are held to RFC 6455 strictly: package internal/conformance
+//     below this one shows how.
+//   - What a client has asked before it breaks the framing is still answered, within
+//     Limits.CloseTimeout; then it is sent a close frame, and its own, in answer,
+//     closes the connection at once.
 //   - Nothing a client does, or leaves undone, holds another one up.
 //
 // # Caveats

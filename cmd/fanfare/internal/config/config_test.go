@@ -101,6 +101,7 @@ func TestOneMistake(t *testing.T) {
 		{"loopback by name", "listen: localhost:8080\n", ""},
 		{"short key", "accessKeys: { primary: abc }\n", "fanfare.yaml:1:24: accessKeys.primary: has 3 bytes; expected at least 32"},
 		{"second key alone", "accessKeys: { secondary: " + key + " }\n", "fanfare.yaml:1:26: accessKeys.secondary: set without accessKeys.primary; expected both or only the primary one"},
+		{"negative compression memory", "compression: { memory: -1 }\n", "fanfare.yaml:1:24: compression.memory: found -1; expected 0 or more"},
 		{"keep-alive of zero", "hubs: { chat: { webSocketKeepAliveIntervalInSeconds: 0 } }\n", "fanfare.yaml:1:54: hubs.chat.webSocketKeepAliveIntervalInSeconds: found 0; expected 1 to 120"},
 		{"keep-alive at its ends", "hubs: { a: { webSocketKeepAliveIntervalInSeconds: 1 }, b: { webSocketKeepAliveIntervalInSeconds: 120 } }\n", ""},
 		{"handler that matches nothing", "hubs: { chat: { eventHandlers: [ { urlTemplate: 'http://a/' } ] } }\n", "fanfare.yaml:1:36: hubs.chat.eventHandlers[0]: matches no event; expected userEventPattern, systemEvents or both"},
