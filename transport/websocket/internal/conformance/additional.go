@@ -18,6 +18,10 @@ func (l *list) framing() {
 	l.add("F.1.5", "a length of 5 in eight bytes", Case{Steps: once(Frame{Op: opText, Payload: []byte("Hello"), Form: 8}), End: byServer})
 	l.add("F.1.6", "a length of 2^63", Case{Steps: once(Frame{Op: opText, Length: -1 << 63, Form: 8}), End: byServer})
 	l.add("F.1.7", "a close frame in two fragments", Case{Steps: once(Frame{Op: opClose, More: true, Payload: []byte{3, 232}}, last("")), End: End{ByClient: true, Codes: []int{codeProtocol}}})
+	// Case 3.7 has no status, so its answer does not show whether it was understood.
+	said := status(codeNormal, "")
+	said.RSV = 7
+	l.add("F.1.8", "a close frame with a status and reserved bits 7", Case{Steps: once(said), End: byServer})
 }
 
 // deflate are cases F.2: forms of compressed messages.

@@ -41,7 +41,7 @@ type Result struct {
 // Run carries out c against s. cache may be nil, or be shared by cases one after the
 // other: what a server has been shown to send for a message need not be looked at again.
 func Run(s *Server, c *Case, cache *Cache) Result {
-	r := &run{Case: c, server: s, cache: cache, patience: s.Patience}
+	r := &run{Case: c, server: s, cache: cache, patience: s.Patience, code: noCode}
 	if r.patience == 0 {
 		r.patience = 30 * time.Second
 	}
@@ -55,6 +55,9 @@ func Run(s *Server, c *Case, cache *Cache) Result {
 	r.play()
 	return r.result()
 }
+
+// noCode stands for a close frame without a status.
+const noCode = -1
 
 // run is one case under way.
 type run struct {
@@ -71,7 +74,7 @@ type run struct {
 	sentClose bool
 	closed    bool // the server's close frame has come
 	byServer  bool // and was no answer
-	code      int  // of it; 0 for none
+	code      int  // of it; noCode for none
 	eof       bool
 }
 
@@ -181,7 +184,7 @@ func (r *run) write(p []byte) error {
 // close sends a close frame.
 func (r *run) close(code int) {
 	f := Frame{Op: opClose}
-	if code != 0 {
+	if code != noCode {
 		f.Payload = binary.BigEndian.AppendUint16(nil, uint16(code))
 	}
 	r.sentClose = true
@@ -285,7 +288,7 @@ func (r *run) judgeEnd() {
 		r.fail("the client closed; expected the server to")
 	case r.End.Clean && !r.closed:
 		r.fail("the connection ended without a close frame of the server")
-	case r.closed && r.code != 0 && !slices.Contains(r.End.Codes, r.code):
+	case r.closed && r.code != noCode && !slices.Contains(r.End.Codes, r.code):
 		r.fail("the server's close frame has the status %d, expected one of %v or none", r.code, r.End.Codes)
 	}
 }
