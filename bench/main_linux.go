@@ -47,6 +47,8 @@ func asChild() (bool, error) {
 		return true, runNode(os.Stdin, os.Stdout)
 	case "bare":
 		return true, bareLoop(os.Stdin, os.Stdout)
+	case "upgrader":
+		return true, runUpgrader(os.Stdin, os.Stdout)
 	case "users":
 		return true, runUsers(os.Stdin, os.Stdout)
 	default:
@@ -67,7 +69,8 @@ Scenarios
   stalled   a member that stops reading, and what it does to the others
   idle      memory for each idle, joined connection
   idle-tls  the same over TLS
-  churn     connect, verify, join, drop: CPU time
+  churn     connect, verify, join, drop: CPU time, beside a bare net/http server that
+            upgrades, writes a frame, reads one and closes: the floor
   users     users and their tokens in memory and in a file below $TMPDIR: time and
             bytes (not part of all)
   hostile   what hostile clients can make the whole node do, and what they cost the
@@ -239,7 +242,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		}
 		if is("churn") {
 			n := conns("2000")
-			step(func() error { return b.churn(n[len(n)-1], minPayload) })
+			step(func() error { return b.churn(n[len(n)-1]) })
 		}
 		if is("idle") {
 			n := conns("10000")

@@ -28,6 +28,7 @@ import (
 
 	"github.com/fanfare/fanfare/authn/token"
 	"github.com/fanfare/fanfare/engine"
+	"github.com/fanfare/fanfare/engine/memory"
 	"github.com/fanfare/fanfare/transport"
 	"github.com/fanfare/fanfare/transport/websocket"
 )
@@ -40,6 +41,9 @@ const (
 	profileVariable  = "FANFARE_BENCH_PROFILE"  // a directory: leave a CPU and a heap profile there
 )
 
+// readHeaderTimeout is what a server on the Internet sets; see net/http.
+const readHeaderTimeout = 30 * time.Second
+
 // hub is where everything happens.
 const hub = engine.HubName("bench")
 
@@ -47,12 +51,15 @@ const hub = engine.HubName("bench")
 // access tokens verified, and groups and permissions as a real one has them.
 func runNode(in io.Reader, out io.Writer) (err error) {
 	if dir := os.Getenv(profileVariable); dir != "" {
-		stop, err := profile(dir)
+		stop, err := profile(dir, "node")
 		if err != nil {
 			return err
 		}
 		defer stop()
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go memory.Run(ctx, nil) // as cmd/fanfare has it
 	secret := make([]byte, 48)
 	rand.Read(secret)
 	key := base64.StdEncoding.EncodeToString(secret)
@@ -83,7 +90,7 @@ func runNode(in io.Reader, out io.Writer) (err error) {
 		Handler: websocket.NewHandler(e, authenticator(key), &websocket.Options{
 			Logger: logger, Portable: os.Getenv(portableVariable) != "",
 		}),
-		ReadHeaderTimeout: 30 * time.Second,
+		ReadHeaderTimeout: readHeaderTimeout,
 		ErrorLog:          log.New(os.Stderr, "http: ", 0),
 	}
 	if os.Getenv(tlsVariable) != "" {
@@ -105,9 +112,9 @@ func runNode(in io.Reader, out io.Writer) (err error) {
 
 // profile records what the process does with its time until stop is called, and
 // then what it still holds.
-func profile(dir string) (stop func(), err error) {
+func profile(dir, name string) (stop func(), err error) {
 	runtime.MemProfileRate = 4 << 10
-	base := filepath.Join(dir, fmt.Sprintf("node-%d", os.Getpid()))
+	base := filepath.Join(dir, fmt.Sprintf("%s-%d", name, os.Getpid()))
 	f, err := os.Create(base + ".cpu")
 	if err != nil {
 		return nil, err

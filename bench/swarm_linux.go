@@ -63,6 +63,8 @@ type conn struct {
 // is too slow for its bounds: that is no gap, but no figure either.
 var errEnded = errors.New("the server ended a connection")
 
+var errClosedByServer = errors.New("the server closed the connection")
+
 // absent marks a stream that a connection must not get anything of.
 const absent = ^uint32(0)
 
@@ -78,6 +80,8 @@ type target struct {
 	protocol string
 	// nats says that the server is a nats-server; path is not used then.
 	nats bool
+	// closes says that the server answers the first join by closing the connection.
+	closes bool
 	// recvBuf, if not 0, is the size of the socket's receive buffer.
 	recvBuf int
 }
@@ -177,6 +181,12 @@ func (c *conn) connect(t target) error {
 	if err := c.flush(); err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
+	if t.closes {
+		if err := c.fill(); err != errClosedByServer {
+			return fmt.Errorf("wait for the server's end: %v", err)
+		}
+		return nil
+	}
 	for i := range groups {
 		if err := c.await(uint64(joinAck + i)); err != nil {
 			return fmt.Errorf("join %s: %w", groups[i], err)
@@ -265,7 +275,7 @@ func (c *conn) fill() error {
 		return err
 	}
 	if n == 0 {
-		return errors.New("the server closed the connection")
+		return errClosedByServer
 	}
 	c.partial = append(c.partial, b[:n]...)
 	return nil

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"reflect"
 	"sync/atomic"
 	"time"
 )
@@ -23,9 +22,12 @@ type AdmitRequest struct {
 	TakeOver bool
 	// Subprotocols are what the client offered, Query and Header what else it
 	// said; they are for the connect event.
-	Subprotocols     []string
-	Query            map[string][]string
-	Header           map[string][]string
+	Subprotocols []string
+	Query        map[string][]string
+	Header       map[string][]string
+	// Fill, if set, is called before a connect event is raised, to complete the
+	// request: what only the event needs is then made only where there is one.
+	Fill             func(*AdmitRequest)
 	PeerCertificates []*x509.Certificate
 	// Subprotocol is set where the protocol is fixed before the connect event.
 	Subprotocol string
@@ -148,7 +150,7 @@ type OpenOptions struct {
 // connected. The first message offered to sink is KindConnected. If Open fails,
 // sink has not been used, and disconnected is raised.
 func (a *Admission) Open(sink Sink, o *OpenOptions) (*Conn, error) {
-	if o.Encoding != nil && !reflect.ValueOf(o.Encoding).Comparable() {
+	if !hashable(o.Encoding) {
 		panic("engine: an Encoding must be comparable")
 	}
 	if !a.settled.CompareAndSwap(false, true) {
@@ -185,6 +187,14 @@ func (a *Admission) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 		c.part()
 	}
 	return c, nil
+}
+
+// hashable reports whether e can be the key of a map. It costs less than the
+// reflect package's answer.
+func hashable(e Encoding) (ok bool) {
+	defer func() { ok = recover() == nil }()
+	same := e
+	return e == same
 }
 
 // stand ends c, which can be found, if its credential counts no more. Then c leaves
@@ -384,9 +394,10 @@ func (h *Hub) tryAppear(c *Conn, in *entrance) (old *Conn, _ error) {
 	e.counters.opened.Add(1)
 	// The hello goes out when all can be sent to c that is addressed to it, to its
 	// user or to the hub: whoever has seen it may do so.
-	begin := []entry{{op: opOpen, conn: c, opening: &opening{
+	var room [3]entry
+	begin := append(room[:0], entry{op: opOpen, conn: c, opening: &opening{
 		encoding: in.encoding, hold: len(in.groups) > 0, hello: in.hello, adopted: in.adopted,
-	}}}
+	}})
 	c.everyone = membership{conn: c, group: h.all}
 	h.all.add(&c.everyone, true)
 	begin = append(begin, entry{op: opJoin, member: &c.everyone})

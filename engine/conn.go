@@ -409,6 +409,13 @@ func (c *Conn) eventContext() EventContext {
 	}
 }
 
+// skipEvent counts an event that is of interest to nobody.
+func (c *Conn) skipEvent() {
+	c.mu.Lock()
+	c.nextEvent++
+	c.mu.Unlock()
+}
+
 // updateState lets a handler's reply change what the handler keeps with c.
 func (c *Conn) updateState(update func(HandlerState) HandlerState) {
 	if update == nil {

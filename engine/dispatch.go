@@ -39,6 +39,9 @@ func (h *Hub) askConnect(ctx context.Context, a *Admission) error {
 		return nil
 	}
 	r := a.request
+	if r.Fill != nil {
+		r.Fill(r)
+	}
 	ev := &ConnectEvent{
 		EventContext: EventContext{
 			Hub: h.name, ConnID: a.id, UserID: a.user, Subprotocol: r.Subprotocol,
@@ -80,10 +83,15 @@ func (h *Hub) raiseConnected(c *Conn) {
 	if c.quiet {
 		return
 	}
-	ev := &ConnectedEvent{c.eventContext()}
 	set := h.settings.Load()
+	rule := set.systemHandler(SystemConnected)
+	if rule == nil && len(set.listeners) == 0 {
+		c.skipEvent()
+		return
+	}
+	ev := &ConnectedEvent{c.eventContext()}
 	h.tellListeners(set, SystemConnected, ev)
-	if rule := set.systemHandler(SystemConnected); rule != nil {
+	if rule != nil {
 		h.notify(h.engine.ctx, c, rule, SystemConnected, func(ctx context.Context) (*NotifyReply, error) {
 			return rule.handler.Connected(ctx, ev)
 		})
@@ -95,10 +103,14 @@ func (h *Hub) raiseDisconnected(ctx context.Context, c *Conn, reason string) {
 	if c.quiet {
 		return
 	}
-	ev := &DisconnectedEvent{EventContext: c.eventContext(), Reason: reason}
 	set := h.settings.Load()
+	rule := set.systemHandler(SystemDisconnected)
+	if rule == nil && len(set.listeners) == 0 {
+		return
+	}
+	ev := &DisconnectedEvent{EventContext: c.eventContext(), Reason: reason}
 	h.tellListeners(set, SystemDisconnected, ev)
-	if rule := set.systemHandler(SystemDisconnected); rule != nil {
+	if rule != nil {
 		h.notify(ctx, c, rule, SystemDisconnected, func(ctx context.Context) (*NotifyReply, error) {
 			return rule.handler.Disconnected(ctx, ev)
 		})

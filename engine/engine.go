@@ -91,6 +91,9 @@ func New(o *Options) (*Engine, error) {
 // NodeID returns the engine's name among those that share a backplane.
 func (e *Engine) NodeID() NodeID { return e.node }
 
+// Clock returns the time that the engine goes by.
+func (e *Engine) Clock() Clock { return e.clock }
+
 // Limits returns the limits in force, defaults filled in.
 func (e *Engine) Limits() Limits { return e.limits }
 
@@ -280,8 +283,11 @@ func (e *Engine) connOver(c *Conn, reason EndReason, code CloseCode, text string
 	}
 	level := slog.LevelDebug
 	switch reason {
-	case EndSlow, EndOverload, EndProtocol:
+	case EndSlow, EndOverload, EndProtocol, EndMessageTimeout, EndUnfinished, EndControlRate:
 		level = slog.LevelWarn
+	}
+	if !e.log.Enabled(e.ctx, level) { // whose arguments would be made for nothing
+		return
 	}
 	e.log.Log(e.ctx, level, "a connection ended", "hub", c.hub.name, "connection", c.id, "user", c.user,
 		"reason", reason, "code", code, "text", text)

@@ -30,8 +30,11 @@ type HandlerState []byte
 // ConnectEvent asks whether a client may connect, and as whom.
 type ConnectEvent struct {
 	EventContext
-	Claims           map[string][]string
-	Query            map[string][]string
+	Claims map[string][]string
+	Query  map[string][]string
+	// Header holds the request's headers under their canonical names, those of
+	// [net/textproto.CanonicalMIMEHeaderKey]. What an event handler that is called
+	// over HTTP sees is the business of its client.
 	Header           map[string][]string
 	Subprotocols     []string
 	PeerCertificates []*x509.Certificate

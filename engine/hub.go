@@ -58,6 +58,9 @@ func (h *Hub) configure() {
 	h.settings.Store(set)
 }
 
+// Engine returns the engine that the hub is part of.
+func (h *Hub) Engine() *Engine { return h.engine }
+
 // Name returns the hub's name.
 func (h *Hub) Name() HubName { return h.name }
 

@@ -38,6 +38,11 @@ type Request struct {
 	Stream *StreamRequest
 	// State is what OpSetState sets; nil clears it. It must not change.
 	State map[string]string
+	// Refused, if set, is why the request is not carried out: its transport can read
+	// it and has no way to take it. The request fails with it in its turn, after what
+	// came before it, and unless its AckID has succeeded before. A part of a stream
+	// (OpStreamData) that is refused ends the stream.
+	Refused *Error
 
 	then func() // what follows the completion of one that succeeded
 }
@@ -235,6 +240,9 @@ func (c *Conn) begin(r *Request) (wait func(context.Context) error, _ error) {
 		if duplicate {
 			return nil, Errorf(CodeDuplicate, "ack.duplicate", "Message with ack-id: %d has been processed", r.AckID)
 		}
+	}
+	if r.Refused != nil && r.Op != OpStreamData { // whose outcome is a message about the stream
+		return nil, r.Refused
 	}
 	h := c.hub
 	switch r.Op {

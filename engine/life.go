@@ -125,6 +125,7 @@ func (s *shard) hangUp(c *Conn, end *closing) {
 
 // unwire forgets what only c's present wire was to get, or had got a part of.
 func (s *shard) unwire(c *Conn) {
+	s.unfinished.forget(c, c.durable.wire) // only a durable connection gets here
 	s.wheel.cancel(c, timerKeepAlive)
 	s.unplan(c)
 	l := &lagged{}
@@ -319,6 +320,7 @@ func (s *shard) closeSink(c *Conn, polite bool) {
 		s.endLag(c)
 	}
 	c.state = connDead
+	s.unfinished.forget(c, latestWire)
 	if c.newer != nil {
 		c.newer.older = c.older
 	} else {

@@ -47,6 +47,19 @@ type Limits struct {
 	// PendingEvents bounds the requests that wait in one connection's lane, and
 	// the calls under way at one handler. Default 1024.
 	PendingEvents int
+	// MessageTimeout bounds the time from a message's first byte to its last one,
+	// pings between its fragments or not. Default 60 s; negative for no bound.
+	MessageTimeout time.Duration
+	// TotalUnfinishedBytes bounds what is kept of all messages that have not
+	// arrived completely; over it the connection with the largest is ended first.
+	// Default 256 MiB.
+	TotalUnfinishedBytes int
+	// ControlRate bounds what a client may send in a second that carries no data:
+	// pings of the WebSocket and of its subprotocol, empty fragments and messages,
+	// acknowledgements of nothing new. Twice as many may come at once. Above it the
+	// connection is read more slowly, and ended if it goes on. Default 100. Doors
+	// enforce it.
+	ControlRate int
 	// EventTimeout bounds one call of an event handler. Default 100 s.
 	EventTimeout time.Duration
 	// CloseTimeout bounds how long a polite end may take: flushing what is
@@ -96,6 +109,10 @@ const (
 	EndEvent       EndReason = "EventFailed"       // a raw client's event failed
 	EndTakenOver   EndReason = "TakenOver"         // a newer connection claimed its id
 	EndHandedOver  EndReason = "HandedOver"        // it goes on elsewhere; nobody is told of an end
+
+	EndMessageTimeout EndReason = "MessageTimeout"  // a message was not complete in time
+	EndUnfinished     EndReason = "TotalUnfinished" // the largest unfinished message while all were over their bound
+	EndControlRate    EndReason = "ControlRate"     // it went on sending too many frames without data
 )
 
 // Clock is time as the engine sees it.
@@ -127,6 +144,11 @@ func (l Limits) withDefaults() Limits {
 	def(&l.TotalOutboundBytes, 1<<30)
 	def(&l.GroupsPerConnection, 10_000)
 	def(&l.PendingEvents, 1024)
+	def(&l.TotalUnfinishedBytes, 256<<20)
+	def(&l.ControlRate, 100)
+	if l.MessageTimeout == 0 {
+		l.MessageTimeout = 60 * time.Second
+	}
 	if l.EventTimeout == 0 {
 		l.EventTimeout = 100 * time.Second
 	}

@@ -21,6 +21,8 @@ type durable struct {
 
 	recovery atomic.Int64 // a time.Duration; 0 if it ends with its wire after all
 
+	delivered, acknowledged atomic.Uint64 // the highest numbers, roughly: for AckUpTo's result
+
 	// Fixed before the connection opens.
 	secret  [sha256.Size]byte  // of the reconnection token
 	cert    *[sha256.Size]byte // of the certificate that it came with; nil for none
@@ -282,10 +284,28 @@ func (c *Conn) EndOn(wire WireID, reason EndReason, code CloseCode, text, closeT
 }
 
 // AckUpTo tells that the far end has every numbered delivery up to seq, which
-// need not be kept any longer. A number above the last one is as good as that.
-func (c *Conn) AckUpTo(seq SequenceID) {
+// need not be kept any longer. A number above the last one is as good as that. It
+// reports whether that may have acknowledged something new; only a few numbers that
+// were never given to a delivery count as new.
+func (c *Conn) AckUpTo(seq SequenceID) (news bool) {
+	d := c.durable
+	if d == nil {
+		return true // nothing is kept
+	}
 	c.shard.post(entry{op: opAckUpTo, conn: c, n: int(seq)})
+	// A delivery is acknowledged before its number is noted, if the client is fast.
+	n := min(uint64(seq), d.delivered.Load()+acksAhead)
+	for old := d.acknowledged.Load(); n > old; old = d.acknowledged.Load() {
+		if d.acknowledged.CompareAndSwap(old, n) {
+			return true
+		}
+	}
+	return false
 }
+
+// acksAhead is by how much an acknowledgement may be ahead of the number that is
+// known to be delivered, and still count as news.
+const acksAhead = 64
 
 // AckOne tells that the far end has the oldest numbered delivery that match
 // reports true for; none is no error. match is called by the connection's shard

@@ -152,18 +152,18 @@ func (rc *rolesCache) compile(roles []string) *grants {
 	if len(roles) == 0 {
 		return noGrants
 	}
-	var b strings.Builder
+	var room [256]byte
+	key := room[:0]
 	for _, role := range roles { // with lengths: a role may hold any character
-		b.WriteString(strconv.Itoa(len(role)))
-		b.WriteByte(':')
-		b.WriteString(role)
+		key = strconv.AppendInt(key, int64(len(role)), 10)
+		key = append(key, ':')
+		key = append(key, role...)
 	}
-	key := b.String()
 	if len(key) > maxCachedRoleKey {
 		return compileRoles(roles)
 	}
 	rc.mu.RLock()
-	g := rc.m[key]
+	g := rc.m[string(key)]
 	rc.mu.RUnlock()
 	if g != nil {
 		return g
@@ -174,7 +174,7 @@ func (rc *rolesCache) compile(roles []string) *grants {
 	if rc.m == nil || len(rc.m) >= maxCachedRoles {
 		rc.m = make(map[string]*grants)
 	}
-	rc.m[key] = g
+	rc.m[string(key)] = g
 	return g
 }
 

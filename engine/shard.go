@@ -38,6 +38,7 @@ type shard struct {
 	live    *Conn // the connections whose sink is open, linked
 	plans   []plan
 	peak    int // the most plans in one of the last turns
+	most    int // the most entries in one of the last turns
 	turns   uint
 	scratch []byte
 	spans   []Span
@@ -45,6 +46,8 @@ type shard struct {
 	private sync.Pool
 	wheel   wheel
 	pace    pace
+
+	unfinished unfinishedList // has a mutex of its own
 
 	delivered, deliveredBytes, dropped atomic.Int64
 	done                               chan struct{}
@@ -139,6 +142,7 @@ func newShard(e *Engine, index int) *shard {
 	s.arrived.L = &s.mu
 	s.private.New = func() any { return &Batch{home: &s.private} }
 	s.wheel.init(e.clock.Now())
+	s.unfinished.engine = e
 	return s
 }
 
@@ -234,19 +238,20 @@ func (s *shard) tidy() {
 		s.mu.Unlock()
 		return
 	}
-	if cap(s.taken) > 1024 && len(s.taken) < cap(s.taken)/4 {
-		s.taken = nil
-	}
+	s.most = max(s.most, len(s.taken))
 	if s.turns++; s.turns%tidyTurns == 0 {
 		if cap(s.plans) > 1024 && s.peak < cap(s.plans)/4 {
 			s.plans = nil
 		}
-		s.peak = 0
+		if cap(s.taken) > 1024 && s.most < cap(s.taken)/4 {
+			s.taken = nil
+		}
+		s.peak, s.most = 0, 0
 	}
 }
 
-// tidyTurns is how many turns the memory of the plans is kept for another turn
-// as large.
+// tidyTurns is how many turns the memory of the plans, and of the queue, is kept
+// for another turn as large.
 const tidyTurns = 256
 
 // take waits until something has queued, and for the window that the pace asks

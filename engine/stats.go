@@ -8,6 +8,8 @@ type Stats struct {
 	// Queued is what connections are owed because they read slowly or have no wire,
 	// and what they have not acknowledged.
 	QueuedMessages, QueuedBytes int64
+	// UnfinishedBytes is what is kept of messages that have not arrived completely.
+	UnfinishedBytes int64
 
 	Opened, Ended int64
 	// In is what clients and servers published; Out is deliveries that a sink took.
@@ -24,6 +26,7 @@ func (e *Engine) Stats() Stats {
 		Connections: c.connections.Load(), Groups: c.groups.Load(), Memberships: c.memberships.Load(),
 		QueuedMessages: e.laggards.messages.Load(), QueuedBytes: e.laggards.bytes.Load(),
 		Opened: c.opened.Load(), Ended: c.ended.Load(), MessagesIn: c.messagesIn.Load(), BytesIn: c.bytesIn.Load(),
+		UnfinishedBytes: c.unfinished.Load(),
 	}
 	e.mu.RLock()
 	st.Hubs = int64(len(e.hubs))
@@ -42,6 +45,7 @@ type counters struct {
 	memberships         atomic.Int64
 	opened, ended       atomic.Int64
 	messagesIn, bytesIn atomic.Int64
+	unfinished          atomic.Int64 // bytes of unfinished messages
 }
 
 func (c *counters) published(m *Message) {

@@ -80,11 +80,10 @@ func (h *Hub) streamData(c *Conn, r *Request) {
 		}}})
 		return
 	case seq == next:
-		if !c.Permitted(SendToGroup, st.group) {
+		if why := c.refusesPart(st, r); why != nil {
 			if taken := c.takeStream(id); taken != nil {
-				gone := &StreamError{Name: StreamForbidden, Message: "The permission to send to the group was taken back."}
-				h.endStream(c, id, taken, gone)
-				c.streamClosed(id, gone)
+				h.endStream(c, id, taken, why)
+				c.streamClosed(id, why)
 			}
 			return
 		}
@@ -100,6 +99,18 @@ func (h *Hub) streamData(c *Conn, r *Request) {
 		c.mu.Unlock()
 	}
 	c.Post(&Message{Kind: KindStreamAck, Stream: &StreamPart{ID: id, Seq: next}})
+}
+
+// refusesPart returns why r, the next part of c's stream st, cannot be published by
+// anyone who tries again, or nil.
+func (c *Conn) refusesPart(st *stream, r *Request) *StreamError {
+	switch {
+	case !c.Permitted(SendToGroup, st.group):
+		return &StreamError{Name: StreamForbidden, Message: "The permission to send to the group was taken back."}
+	case r.Refused != nil:
+		return &StreamError{Name: StreamBadRequest, Message: r.Refused.Message}
+	}
+	return nil
 }
 
 // finishStream ends a stream by its publisher's wish.

@@ -410,6 +410,7 @@ func (s *shard) keep(d *durable, b *Batch, spans []Span, n int) {
 			}
 		}
 	}
+	d.delivered.Store(uint64(d.replay.kept))
 }
 
 // expired reports whether m is not worth delivering at time now.

@@ -47,17 +47,19 @@ func (s *Session) endInvocation(t *invocations, name string) {
 }
 
 // cancelInvocation ends an invocation early. One that is not under way has been
-// answered.
-func (s *Session) cancelInvocation(name string) {
+// answered: it reports false.
+func (s *Session) cancelInvocation(name string) bool {
 	t := s.invocations.Load()
 	if t == nil {
-		return
+		return false
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if cancel := t.cancels[name]; cancel != nil {
+	cancel := t.cancels[name]
+	if cancel != nil {
 		cancel()
 	}
+	return cancel != nil
 }
 
 // invoke hands r to the engine, as do does, and answers the invocation name once

@@ -56,8 +56,8 @@ const (
 // Session is a [Wire] joined to an [engine.Conn]. [Session.Open] begins it, or
 // [Session.Recover].
 //
-// Message, WirePing and Refuse are for the one goroutine that reads the wire; the
-// other methods may be called at any time, by any goroutine. None of them blocks.
+// Message, WirePing, Control, Unfinished and Refuse are for the one goroutine that
+// reads the wire; the other methods may be called at any time, by any goroutine. None of them blocks.
 type Session struct {
 	// Fixed by Open or Recover.
 	wire     Wire
@@ -66,12 +66,15 @@ type Session struct {
 	log      *slog.Logger
 	raw      bool
 	reliable bool
+	dropped  bool // a request was dropped, and the log has a line about it; for the reading goroutine
 
 	conn  *engine.Conn
 	id    engine.WireID // of the wire, among those of conn
 	state atomic.Uint32
 
 	invocations atomic.Pointer[invocations] // nil while there are none
+
+	control ControlRate // owned by the goroutine that reads the wire
 }
 
 // The states of a session.
@@ -153,15 +156,32 @@ func (s *Session) Message(f subprotocol.Frame, p []byte) (more bool) {
 		return s.do(in.Request)
 	case subprotocol.InPing:
 		s.conn.Post(pong)
+		return s.Control(1)
 	case subprotocol.InSequenceAck:
-		if s.reliable {
-			s.conn.AckUpTo(in.Sequence)
+		if !s.reliable || !s.conn.AckUpTo(in.Sequence) {
+			return s.Control(1)
 		}
 	case subprotocol.InCancel:
-		s.cancelInvocation(in.Invocation)
+		if !s.cancelInvocation(in.Invocation) {
+			return s.Control(1)
+		}
 	}
 	return true
 }
+
+// Control counts n frames or messages of the client that carry no data. It reports
+// whether the door goes on reading; if not, the wire is resumed in time, or the
+// connection ends.
+func (s *Session) Control(n int) (more bool) {
+	more, reason := s.control.Count(s.conn, s.wire, n)
+	if reason != "" {
+		s.conn.EndOn(s.id, engine.EndControlRate, engine.ClosePolicy, "", reason)
+	}
+	return more
+}
+
+// Unfinished notes that the door keeps a part of a message that is not complete.
+func (s *Session) Unfinished() *engine.Unfinished { return s.conn.Unfinished(s.id) }
 
 // pong is immutable, as all messages are, so all connections share it.
 var pong = &engine.Message{Kind: engine.KindPong}
@@ -170,7 +190,21 @@ var pong = &engine.Message{Kind: engine.KindPong}
 // request itself ask for.
 func (s *Session) do(r *engine.Request) (more bool) {
 	r.CancelOnEnd = s.raw
+	if r.Refused != nil && !r.HasAck {
+		s.logDropped(r.Refused)
+	}
 	return s.hand(r, s.completion(s.conn, r))
+}
+
+// logDropped writes the log's line about a request that fails without its client
+// being told. There is one line for each wire: a client can send many.
+func (s *Session) logDropped(err *engine.Error) {
+	if s.dropped {
+		return
+	}
+	s.dropped = true
+	s.log.Info("dropped a message that asked for no ack; further ones on this wire are not logged",
+		"connection", s.conn.ID(), "hub", s.conn.Hub().Name(), "rule", err.Rule, "error", err.Message)
 }
 
 // hand hands r to the engine and reports whether its lane has room for more.

@@ -52,6 +52,8 @@ func TestAttack(t *testing.T) {
 	t.Run("settings", attackSettings)
 	t.Run("event handlers", attackHandlers)
 	t.Run("secrets", attackSecrets)
+	t.Run("origins", attackOrigins)
+	t.Run("handshake", attackHandshake)
 }
 
 func attackAll(t *testing.T, rows []attack) {
@@ -363,7 +365,8 @@ func attackClients(t *testing.T) {
 	attackAll(t, []attack{
 		{"no token", asClient(n, "", ""), 401, "token.missing"},
 		{"a bad token in the query, a good one in the header", asClient(n, expired, good), 401, "token.expired"},
-		{"a bad token and a good one in the query", asClient(n, expired+"&access_token="+good, ""), 401, "token.expired"},
+		{"a bad token and a good one in the query", asClient(n, expired+"&access_token="+good, ""), 401, "token.malformed"},
+		{"a good token and a bad one in the query", asClient(n, good+"&Access_Token="+expired, ""), 401, "token.malformed"},
 		{"a signature with loose bits", asClient(n, loosened(good), ""), 401, "token.malformed"},
 		{"a signature with a line break", asClient(n, good[:len(good)-4]+"%0A"+good[len(good)-4:], ""), 401, "token.signature"},
 		{"alg none", raw(`{"alg":"none"}`, claims, unsigned), 401, "token.alg"},

@@ -61,10 +61,10 @@ func newBubble(t *testing.T, handlers ...handler) *bubble {
 		}
 	}
 
-	room := newWaitingRoom(b.doors, c.Limits.UnauthenticatedConnections)
-	outer, inner := n.httpServer(c, room), &http.Server{Handler: b.upstream}
+	front := n.admission(c, b.doors, false)
+	outer, inner := n.httpServer(c, front), &http.Server{Handler: b.upstream}
 	var running sync.WaitGroup
-	running.Go(func() { outer.Serve(room) })
+	running.Go(func() { outer.Serve(front) })
 	running.Go(func() { inner.Serve(behind) })
 	t.Cleanup(func() {
 		n.close()

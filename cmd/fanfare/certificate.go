@@ -47,11 +47,21 @@ func (c *certificate) use(certFile, keyFile string) error {
 	return nil
 }
 
+// aeadSuites are the cipher suites of TLS 1.2: those with forward secrecy and authenticated
+// encryption (RFC 9325 section 4.2). TLS 1.3 has no others.
+var aeadSuites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
 // tlsConfig returns the settings of the doors' TLS. Whether clients are asked for
 // a certificate is looked up at each handshake. None is required and none judged
 // here: that is the business of the doors, which know the hub.
 func (n *node) tlsConfig(cert *certificate) *tls.Config {
-	plain := &tls.Config{GetCertificate: cert.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
+	plain := &tls.Config{
+		GetCertificate: cert.get, MinVersion: tls.VersionTLS12, CipherSuites: aeadSuites, NextProtos: []string{"h2", "http/1.1"},
+	}
 	asking := plain.Clone()
 	asking.ClientAuth = tls.RequestClientCert
 	plain.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {

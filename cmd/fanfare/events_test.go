@@ -208,7 +208,7 @@ func TestEvent09CredentialsStayOutOfTheConnectBody(t *testing.T) {
 	if want := map[string][]string{"tag": {"a", "b"}}; !reflect.DeepEqual(got.Query, want) {
 		t.Errorf("the query is %v, want %v", got.Query, want)
 	}
-	if !reflect.DeepEqual(got.Headers["Cookie"], []string{"k=v"}) || !reflect.DeepEqual(got.Headers["X-Custom"], []string{"value"}) {
+	if !reflect.DeepEqual(got.Headers["Cookie"], []string{"k=v"}) || !reflect.DeepEqual(got.Headers["x-custom"], []string{"value"}) {
 		t.Errorf("the client's headers are %v", got.Headers)
 	}
 	for name := range got.Headers {

@@ -3,18 +3,44 @@ package main
 import (
 	"math"
 	"runtime/debug"
+
+	"github.com/fanfare/fanfare/cmd/fanfare/internal/config"
 )
 
-// maxConnections returns how many connections the process's file limit allows,
-// less a reserve for what is no client: listeners, event handlers, REST,
-// metrics, files. It is 0 where there is no such limit.
-func maxConnections() int {
-	files := fileLimit()
+// maxConnections returns how many connections a limit of files allows, less a reserve for
+// what is no client: listeners, event handlers, REST, metrics, files, and the given number
+// of unauthenticated connections. It is 0 where there is no such limit.
+func maxConnections(files, unauthenticated int) int {
 	if files <= 0 {
 		return 0
 	}
-	reserve := min(max(files/10, 64), 2000)
+	reserve := min(max(files/4, 64), max(2000, 2*unauthenticated))
 	return max(files-reserve, files/2, 1)
+}
+
+// unauthenticatedConnections returns how many connections may be unauthenticated by the
+// settings: as many again are for trusted proxies, if there are any.
+func unauthenticatedConnections(c *config.Config) int {
+	if len(c.TrustedProxies) > 0 {
+		return 2 * c.Limits.UnauthenticatedConnections
+	}
+	return c.Limits.UnauthenticatedConnections
+}
+
+// unauthenticatedPlaces returns how many unauthenticated connections there may be: as many
+// as was set, or fewer where these would take more than half of the files that clients
+// leave.
+func unauthenticatedPlaces(c *config.Config, files int) int {
+	set, all := c.Limits.UnauthenticatedConnections, unauthenticatedConnections(c)
+	if files <= 0 {
+		return set
+	}
+	clients := c.Limits.Connections
+	if clients == 0 {
+		clients = maxConnections(files, all)
+	}
+	const least = 16
+	return min(set, max((files-clients)/2*set/all, least))
 }
 
 // outboundMemory returns a quarter of the memory that this process may use: of

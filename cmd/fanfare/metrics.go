@@ -28,10 +28,12 @@ type metrics struct {
 	events, upstream *prometheus.HistogramVec
 	authRefusals     *prometheus.CounterVec
 	clientRefusals   *prometheus.CounterVec
-	received         prometheus.Histogram
-	restRequests     *prometheus.CounterVec
-	restSeconds      *prometheus.HistogramVec
-	configReloads    *prometheus.CounterVec
+	// connectionRefusals counts what was refused before it was a request, or beside requests.
+	connectionRefusals *prometheus.CounterVec
+	received           prometheus.Histogram
+	restRequests       *prometheus.CounterVec
+	restSeconds        *prometheus.HistogramVec
+	configReloads      *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -47,10 +49,11 @@ func newMetrics() *metrics {
 		ended:    counter("fanfare_connections_ended_total", "Connections that ended, by reason.", "reason"),
 		drops: counter("fanfare_outbox_drops_total",
 			"Connections that were ended over what waited for them: SlowClient over its own bounds, TotalOutbound as the largest while all together were over theirs.", "reason"),
-		events:         histogram("fanfare_event_duration_seconds", "Time an event handler took to answer, retries included, by event and outcome (ok, or the rule that failed).", calls, "event", "outcome"),
-		upstream:       histogram("fanfare_webhook_request_duration_seconds", "Time of one HTTP exchange with an event handler, by event and outcome.", calls, "event", "outcome"),
-		authRefusals:   counter("fanfare_auth_refusals_total", "Requests refused with 401 or 403, by door (client, rest) and rule.", "door", "rule"),
-		clientRefusals: counter("fanfare_client_refusals_total", "Clients that were not let in, by status and rule.", "status", "rule"),
+		events:             histogram("fanfare_event_duration_seconds", "Time an event handler took to answer, retries included, by event and outcome (ok, or the rule that failed).", calls, "event", "outcome"),
+		upstream:           histogram("fanfare_webhook_request_duration_seconds", "Time of one HTTP exchange with an event handler, by event and outcome.", calls, "event", "outcome"),
+		authRefusals:       counter("fanfare_auth_refusals_total", "Requests refused with 401 or 403, by door (client, rest) and rule.", "door", "rule"),
+		clientRefusals:     counter("fanfare_client_refusals_total", "Clients that were not let in, by status and rule.", "status", "rule"),
+		connectionRefusals: counter("fanfare_connection_refusals_total", "Connections that were closed, or failed, before they had authenticated or for more than their requests, by rule.", "rule"),
 		received: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "fanfare_websocket_received_bytes", Help: "Sizes of the messages of WebSocket clients.",
 			Buckets: prometheus.ExponentialBuckets(64, 4, 8),
@@ -62,12 +65,15 @@ func newMetrics() *metrics {
 	for _, reason := range []engine.EndReason{engine.EndSlow, engine.EndOverload} {
 		m.drops.WithLabelValues(string(reason)) // shown from the start, as zero
 	}
+	for _, reason := range []engine.EndReason{engine.EndMessageTimeout, engine.EndUnfinished, engine.EndControlRate} {
+		m.ended.WithLabelValues(string(reason))
+	}
 	build := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "fanfare_build_info", Help: "1, labelled with the build.", ConstLabels: buildLabels(),
 	}, func() float64 { return 1 })
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build,
-		m.ended, m.drops, m.events, m.upstream, m.authRefusals, m.clientRefusals, m.received, m.restRequests, m.restSeconds, m.configReloads,
+		m.ended, m.drops, m.events, m.upstream, m.authRefusals, m.clientRefusals, m.connectionRefusals, m.received, m.restRequests, m.restSeconds, m.configReloads,
 	)
 	return m
 }
@@ -225,6 +231,7 @@ var engineMetrics = []struct {
 	{desc("fanfare_group_memberships", "Memberships of connections in groups."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.Memberships }},
 	{desc("fanfare_outbox_queued_messages", "Messages that wait for connections that lag."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.QueuedMessages }},
 	{desc("fanfare_outbox_queued_bytes", "Bytes that wait for connections that lag."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.QueuedBytes }},
+	{desc("fanfare_unfinished_bytes", "Bytes that are kept of clients' messages that have not arrived completely."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.UnfinishedBytes }},
 	{desc("fanfare_outbox_dropped_messages_total", "Deliveries lost to connections that were ended with messages waiting."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.Dropped }},
 	{desc("fanfare_connections_opened_total", "Connections that were opened."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.Opened }},
 	{desc("fanfare_messages_in_total", "Messages that clients and servers published."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.MessagesIn }},

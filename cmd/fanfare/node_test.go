@@ -11,13 +11,11 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/fanfare/fanfare/authn/accesskey"
 	"github.com/fanfare/fanfare/engine"
@@ -573,67 +571,4 @@ func TestNothingStays(t *testing.T) {
 	}()
 	http.DefaultClient.CloseIdleConnections()
 	eventually(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before })
-}
-
-// Those who connect and say nothing take places for a while; who comes after
-// them waits and then gets in.
-func TestWaitingRoom(t *testing.T) {
-	n := startNode(t, []string{"FANFARE_LIMITS_UNAUTHENTICATED_CONNECTIONS=2", "FANFARE_LIMITS_HANDSHAKE_TIMEOUT=300ms"})
-	var silent []net.Conn
-	for range 5 {
-		c, err := net.Dial("tcp", n.address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		silent = append(silent, c)
-	}
-	// Who gets a place and no processor time for so long is out, too, and comes again.
-	eventually(t, "/healthz answers", func() bool {
-		r, err := http.Get("http://" + n.address + "/healthz")
-		if err != nil {
-			return false
-		}
-		r.Body.Close()
-		return r.StatusCode == http.StatusOK
-	})
-	for _, c := range silent {
-		c.SetReadDeadline(time.Now().Add(patience))
-		if _, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Error("a silent connection stays")
-		}
-	}
-}
-
-// A node that cannot serve any more ends with exit code 1.
-func TestListenerFails(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	room := newWaitingRoom(l, 1)
-	accepted := make(chan error, 1)
-	go func() {
-		for {
-			if _, err := room.Accept(); err != nil {
-				accepted <- err
-				return
-			}
-		}
-	}()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	// The one place is taken: only closing makes Accept return.
-	room.Close()
-	select {
-	case err := <-accepted:
-		if !errors.Is(err, net.ErrClosed) {
-			t.Error(err)
-		}
-	case <-time.After(patience):
-		t.Fatal("Accept does not return")
-	}
 }

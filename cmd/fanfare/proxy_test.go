@@ -61,7 +61,7 @@ func TestForwarded(t *testing.T) {
 
 // What the machine suggests is usable, whatever machine this is.
 func TestMachine(t *testing.T) {
-	if n := maxConnections(); n < 0 || fileLimit() > 0 && (n == 0 || n >= fileLimit()) {
+	if n := maxConnections(fileLimit(), 1000); n < 0 || fileLimit() > 0 && (n == 0 || n >= fileLimit()) {
 		t.Errorf("%d connections for %d files", n, fileLimit())
 	}
 	if n := outboundMemory(); n < 0 {

@@ -56,7 +56,8 @@ var errCut = errors.New("cut before everything had ended in order")
 // serve runs a node until a signal, or ctx, ends it.
 func serve(ctx context.Context, w *world, c *config.Config, warnings config.Problems, load func() (*config.Config, config.Problems, error)) (err error) {
 	level := new(slog.LevelVar)
-	log := newLogger(w.Stderr, c.Log, level)
+	log, flush := newLogger(w.Stderr, c.Log, level)
+	defer flush()
 	warn(log, warnings)
 
 	tracing, err := newTracing(ctx, w.getenv, log)
@@ -114,8 +115,12 @@ func serve(ctx context.Context, w *world, c *config.Config, warnings config.Prob
 			}
 		})
 	}
-	room := newWaitingRoom(listener, c.Limits.UnauthenticatedConnections)
-	doors := n.httpServer(c, room)
+	front := n.admission(c, listener, cert != nil)
+	if most := front.o.Places; most < c.Limits.UnauthenticatedConnections {
+		log.Warn("fewer unauthenticated connections are allowed than was set: the process may not open more files", "rule", ruleUnauthenticated,
+			"allowed", most, "set", c.Limits.UnauthenticatedConnections, "files", fileLimit())
+	}
+	doors := n.httpServer(c, front)
 	if cert != nil {
 		doors.TLSConfig = n.tlsConfig(cert)
 	}
@@ -128,10 +133,10 @@ func serve(ctx context.Context, w *world, c *config.Config, warnings config.Prob
 		}
 		pageAddr = l.Addr().String()
 		page = &http.Server{Handler: metrics.page(), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute,
-			IdleTimeout: 2 * time.Minute, ErrorLog: httpErrors(log.With("room", "metrics"))}
+			IdleTimeout: 2 * time.Minute, ErrorLog: n.httpErrors(log.With("room", "metrics"))}
 		start(page, l, "metrics")
 	}
-	start(doors, room, "serve")
+	start(doors, front, "serve")
 	defer func() {
 		doors.Close()
 		if page != nil {
@@ -152,14 +157,14 @@ func serve(ctx context.Context, w *world, c *config.Config, warnings config.Prob
 		case err := <-failed:
 			return err
 		case <-ctx.Done():
-			return n.drain(context.WithoutCancel(ctx), w, doors, room)
+			return n.drain(context.WithoutCancel(ctx), w, doors, front)
 		case s := <-w.Signals:
 			if s == syscall.SIGHUP {
 				n.hangup(reload, cert)
 				continue
 			}
 			log.Info("draining; a second signal cuts", "signal", s.String())
-			return n.drain(ctx, w, doors, room)
+			return n.drain(ctx, w, doors, front)
 		}
 	}
 }
@@ -229,7 +234,7 @@ const linger = time.Second
 // drain ends a node in order: nobody new comes in, clients are told, what is
 // queued is flushed, events under way reach their handlers. It takes no longer
 // than it may, and a second signal makes an end of it.
-func (n *node) drain(ctx context.Context, w *world, doors *http.Server, room *waitingRoom) error {
+func (n *node) drain(ctx context.Context, w *world, doors *http.Server, front *admission) error {
 	n.draining.Store(true)
 	ctx, cancel := context.WithTimeoutCause(ctx, n.settings.Load().config.Drain.Timeout, errors.New("drain.timeout has passed"))
 	defer cancel()
@@ -255,7 +260,7 @@ func (n *node) drain(ctx context.Context, w *world, doors *http.Server, room *wa
 	// that have come in are not the server's any more.
 	stopped := make(chan error, 1)
 	go func() { stopped <- doors.Shutdown(ctx) }()
-	<-room.closed
+	<-front.closed
 	err := n.engine.Shutdown(ctx)
 	served := make(chan struct{})
 	go func() { // ends with the requests

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"io"
 	"net"
@@ -10,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -160,80 +158,5 @@ func TestEndpointForms(t *testing.T) {
 	code, _, stderr := finish(t, []string{"FANFARE_PUBLIC_ENDPOINT=https://rt.example.com:99999"}, "check")
 	if code != exitFailed || !strings.Contains(stderr, "publicEndpoint") {
 		t.Errorf("exit code %d: %s", code, stderr)
-	}
-}
-
-// Strangers who stay after an answer do not use up the descriptors: others make
-// room.
-func TestIdleConnectionsAreBounded(t *testing.T) {
-	const most = 3
-	n := startNode(t, []string{"FANFARE_LIMITS_UNAUTHENTICATED_CONNECTIONS=3"})
-	ended, answered := make(chan int, most+2), make(chan int, most+2)
-	var stay []net.Conn
-	for i := range most + 2 {
-		c, err := net.Dial("tcp", n.address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-			t.Fatal(err)
-		}
-		io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-		in := bufio.NewReader(c)
-		r, err := http.ReadResponse(in, nil)
-		if err != nil || r.StatusCode != http.StatusOK {
-			t.Fatalf("%v, %v", r, err)
-		}
-		io.Copy(io.Discard, r.Body)
-		stay = append(stay, c)
-		go func() { // ends with the connection
-			if r, err := http.ReadResponse(in, nil); err != nil || r.StatusCode != http.StatusOK {
-				ended <- i
-			} else {
-				answered <- i
-			}
-		}()
-	}
-	next := func(from chan int) int {
-		t.Helper()
-		select {
-		case i := <-from:
-			return i
-		case <-time.After(patience):
-			t.Fatal("nothing happens")
-			return -1
-		}
-	}
-	gone := map[int]bool{next(ended): true, next(ended): true}
-	for i, c := range stay {
-		if !gone[i] {
-			io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-		}
-	}
-	for range most {
-		if i := next(answered); gone[i] {
-			t.Errorf("connection %d was ended and answered", i)
-		}
-	}
-}
-
-// The one that has waited longest makes room.
-func TestLongestIdleGoes(t *testing.T) {
-	const most = 3
-	room := newWaitingRoom(nil, most)
-	var all []net.Conn
-	for range most + 2 {
-		c, far := net.Pipe()
-		defer c.Close()
-		defer far.Close()
-		all = append(all, c)
-	}
-	for i, step := range []struct{ idle, goes int }{{0, -1}, {1, -1}, {2, -1}, {0, -1}, {3, 1}, {4, 2}, {1, 0}} {
-		room.note(all[step.idle], http.StateActive)
-		got := slices.Index(all, room.note(all[step.idle], http.StateIdle))
-		if got != step.goes {
-			t.Errorf("step %d: connection %d goes; want %d", i, got, step.goes)
-		}
 	}
 }

@@ -1,16 +1,14 @@
 package main
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +61,7 @@ type settled struct {
 	clients  clients
 	schemes  *schemes // nil while no issuer is set
 	trusts   trusts
+	origins  *origins
 }
 
 // newNode puts the rooms together. The caller ends the node with close.
@@ -125,12 +124,19 @@ func engineLimits(c *config.Config) engine.Limits {
 		TotalOutboundBytes:  c.Limits.TotalOutboundBytes,
 		GroupsPerConnection: c.Limits.GroupsPerConnection,
 		PendingEvents:       c.Limits.PendingEvents,
+
+		MessageTimeout:       c.Limits.MessageTimeout,
+		TotalUnfinishedBytes: c.Limits.TotalUnfinishedBytes,
+		ControlRate:          c.Limits.ControlRate,
 	}
 	if l.Connections == 0 {
-		l.Connections = maxConnections()
+		l.Connections = maxConnections(fileLimit(), unauthenticatedConnections(c))
 	}
 	if l.TotalOutboundBytes == 0 {
 		l.TotalOutboundBytes = max(outboundMemory(), l.OutboundBytes)
+	}
+	if quarter := outboundMemory(); l.TotalUnfinishedBytes == 0 && quarter > 0 {
+		l.TotalUnfinishedBytes = max(quarter/2, 2*l.MessageBytes)
 	}
 	return l
 }
@@ -148,6 +154,10 @@ func (n *node) use(c *config.Config) error {
 		hosts = append(hosts[:len(hosts):len(hosts)], u.Host)
 	}
 	if _, err := authn.NewHosts(hosts...); err != nil {
+		return err
+	}
+	allowed, err := newOrigins(c)
+	if err != nil {
 		return err
 	}
 	trusted, err := newTrusts(c, n.log)
@@ -174,7 +184,7 @@ func (n *node) use(c *config.Config) error {
 	n.ring.Set(keys[0], keys[1])
 	n.ring.SetLocalAuth(!c.DisableLocalAuth)
 	n.level.Set(c.Log.Level)
-	n.settings.Store(&settled{c, id, made, schemes, trusted})
+	n.settings.Store(&settled{c, id, made, schemes, trusted, allowed})
 	return nil
 }
 
@@ -209,7 +219,7 @@ func (n *node) hang(c *config.Config) {
 		servers = append(servers, s.servers) // knows its tokens by how they are signed
 	}
 	servers = append(servers, accesskey.NewServers(n.ring, n.hosts))
-	inward := rest.NewHandler(n.engine, authn.Servers(servers...), &rest.Options{
+	inward := rest.NewHandler(n.engine, grantingServers{authn.Servers(servers...)}, &rest.Options{
 		Fallback:       n.identities(c, n.discovery(n.users.Discovery(health(n.ready)))),
 		Tokens:         n.issuer,
 		PublicEndpoint: c.PublicEndpoint,
@@ -220,11 +230,13 @@ func (n *node) hang(c *config.Config) {
 	})
 
 	proven := authn.Clients(
-		n.issuer, // knows its own tokens by their key id
-		identity.NewClients(n.users.Users, c.Users.Scopes.Grants()),
-		accesskey.NewClients(n.ring, n.hosts),
-		clientcert.NewClients(n.certificates), // of who shows no token
-		authn.Anonymous{Allow: n.allowsAnonymous, Besides: n.besidesTokens},
+		grantingClients{authn.Clients(
+			n.issuer, // knows its own tokens by their key id
+			identity.NewClients(n.users.Users, c.Users.Scopes.Grants()),
+			accesskey.NewClients(n.ring, n.hosts),
+			clientcert.NewClients(n.certificates), // of who shows no token
+		), true},
+		grantingClients{authn.Anonymous{Allow: n.allowsAnonymous, Besides: n.besidesTokens}, false},
 	)
 	outer := websocket.NewHandler(n.engine, proven, &websocket.Options{
 		Fallback:                   behind.resolve(bounded(inward)),
@@ -236,6 +248,7 @@ func (n *node) hang(c *config.Config) {
 		CompressionMemory:          compressionMemory(c),
 		Protocols:                  []websocket.Protocol{mqtt.Protocol(&mqtt.Options{Logger: n.log.With("room", "mqtt")})},
 		TrustedProxies:             c.TrustedProxies,
+		AllowedOrigins:             n.allowedOrigins,
 		CertificateHeader:          websocket.CertificateHeader(c.ClientCertHeader),
 	})
 
@@ -254,9 +267,9 @@ func (n *node) identities(c *config.Config, fallback http.Handler) http.Handler 
 	}
 	servers := []authn.Authorizer{accesskey.NewSigned(n.ring, &accesskey.SignedOptions{Skew: c.Users.ClockSkew, Hosts: n.hosts})}
 	if s := n.settings.Load().schemes; s != nil {
-		servers, o.EntraUsers = append(servers, s.managers), s.users
+		servers, o.EntraUsers = append(servers, s.managers), grantingUsers{s.users}
 	}
-	return rest.NewIdentityHandler(n.users, authn.Servers(servers...), o)
+	return rest.NewIdentityHandler(n.users, grantingServers{authn.Servers(servers...)}, o)
 }
 
 // ServeHTTP hands a request to the doors as they are now.
@@ -266,11 +279,14 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer n.requests.leave()
+	x, r := newExchange(w, r, n.started.Limits.HandshakeTimeout, n.settings.Load().config.TrustedProxies)
+	defer x.end()
 	if r.ContentLength != 0 {
 		// A body that nobody reads holds its connection until it has come.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
+		x.bound(false)
 	}
-	(*n.doors.Load()).ServeHTTP(w, r)
+	(*n.doors.Load()).ServeHTTP(x, r)
+	x.finish()
 }
 
 // allowsAnonymous tells whether a hub admits clients without a token.
@@ -322,54 +338,44 @@ func restartKeys(old, c *config.Config) []string {
 // the reply.
 const bodyTime = time.Minute
 
-// bounded gives each request to servers' doors an end. It cannot be the HTTP
-// server's own, which would cut a client whose connect handler takes its time.
+// bounded gives each request to servers' doors an end.
 func bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		end := time.Now().Add(bodyTime)
-		control := http.NewResponseController(w)
-		// An in-memory writer has no deadlines, and needs none.
-		_ = control.SetReadDeadline(end)
-		_ = control.SetWriteDeadline(end)
+		if x := exchangeOf(r.Context()); x != nil {
+			x.bound(true)
+		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// httpServer returns the server of the doors. It takes as many new callers at a
-// time as room has places for.
-func (n *node) httpServer(c *config.Config, room *waitingRoom) *http.Server {
+// admission returns the listener of the doors, over l.
+func (n *node) admission(c *config.Config, l net.Listener, secure bool) *admission {
+	log := n.log.With("room", "http")
+	return newAdmission(l, admissionOptions{
+		Places: unauthenticatedPlaces(c, fileLimit()), Timeout: c.Limits.HandshakeTimeout, TLS: secure,
+		Trusts: func(a netip.Addr) bool { return proxies(n.settings.Load().config.TrustedProxies).trusts(a) },
+		Closed: func(remote net.Addr, rule, text string) {
+			n.metrics.connectionRefusals.WithLabelValues(rule).Inc()
+			log.Info("closed a connection", "rule", rule, "remote", remote.String(), "error", text)
+		},
+	})
+}
+
+// httpServer returns the server of the doors. It goes with the listener front.
+func (n *node) httpServer(c *config.Config, front *admission) *http.Server {
 	return &http.Server{
-		Handler:           n,
-		ConnState:         room.state,
-		ReadHeaderTimeout: c.Limits.HandshakeTimeout,
+		Handler:     n,
+		ConnState:   front.state,
+		ConnContext: front.context,
+		// For TLS, and again for a request's headers. The listener bounds both together, and
+		// says why: it comes first.
+		ReadHeaderTimeout: c.Limits.HandshakeTimeout + time.Second,
 		WriteTimeout:      grace + bodyTime, // a refusal may come as late as a connect handler's answer
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10, // a token may have 16 KiB
-		ErrorLog:          httpErrors(n.log.With("room", "http")),
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: mostStreams},
+		ErrorLog:          n.httpErrors(n.log.With("room", "http")),
 	}
-}
-
-// httpErrors returns what an http.Server says of its troubles: of callers that
-// fail at TLS quietly, of all else aloud.
-func httpErrors(l *slog.Logger) *log.Logger {
-	return log.New(writer(func(p []byte) {
-		text := strings.TrimSpace(string(p))
-		level := slog.LevelError
-		if strings.HasPrefix(text, "http: TLS handshake error") || strings.HasPrefix(text, "http2: ") {
-			level = slog.LevelInfo
-		}
-		l.Log(context.Background(), level, text)
-	}), "", 0)
-}
-
-// writer is an io.Writer of what is written at once.
-type writer func([]byte)
-
-var _ io.Writer = writer(nil)
-
-func (f writer) Write(p []byte) (int, error) {
-	f(p)
-	return len(p), nil
 }
 
 // compressionMemory returns the setting as an option, where 0 means the default.

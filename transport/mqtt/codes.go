@@ -27,6 +27,7 @@ const (
 	codeReceiveMax          = 0x93
 	codeTopicAlias          = 0x94
 	codePacketTooLarge      = 0x95
+	codeRateTooHigh         = 0x96
 	codeQuotaExceeded       = 0x97
 	codeAdministrative      = 0x98
 	codeFormatInvalid       = 0x99
@@ -91,8 +92,10 @@ func partingCode(m *engine.Message) (code byte, ok bool) {
 		return codeTakenOver, true
 	case engine.EndPingTimeout:
 		return codeKeepAlive, true
-	case engine.EndSlow, engine.EndOverload:
+	case engine.EndSlow, engine.EndOverload, engine.EndUnfinished:
 		return codeQuotaExceeded, true
+	case engine.EndControlRate:
+		return codeRateTooHigh, true
 	case engine.EndClient, engine.EndLost, engine.EndProtocol, "":
 		return 0, false
 	}

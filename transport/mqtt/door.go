@@ -262,8 +262,7 @@ func (k *knock) enter(ctx context.Context) error {
 	if _, err := a.Open(s.wire, o); err != nil {
 		return err
 	}
-	s.begin()
-	k.guest.Start()
+	s.begin(k.guest)
 	return nil
 }
 
@@ -285,8 +284,7 @@ func (k *knock) resume(s *session, r *engine.Recovery, details *Details, answer 
 	for _, id := range s.state.unreleased() {
 		s.post(ack{kind: typePubrel, id: id})
 	}
-	s.begin()
-	k.guest.Start()
+	s.begin(k.guest)
 	return nil
 }
 

@@ -61,6 +61,7 @@ func violation(format string, args ...any) *fault {
 type splitter struct {
 	limit int // of what follows a packet's fixed header
 	part  []byte
+	large bool // part is the end of something larger
 }
 
 // add takes p behind what it holds, and returns all of that to be read by next. The
@@ -78,12 +79,25 @@ func (s *splitter) add(p []byte) []byte {
 func (s *splitter) keep(rest []byte) {
 	switch {
 	case len(rest) == 0:
-		s.part = nil
-	case len(rest) == len(s.part): // all of it: a packet that comes in small pieces is not copied for each
+		s.part, s.large = nil, false
+	case len(rest) == len(s.part) && !s.large: // all of it: a packet that comes in small pieces is not copied for each
 	default:
-		s.part = append([]byte(nil), rest...)
+		s.part, s.large = append([]byte(nil), rest...), false
 	}
 }
+
+// leave is keep for many packets that are taken off a few at a time: they are not
+// copied for each.
+func (s *splitter) leave(rest []byte) {
+	if len(s.part) == 0 || len(rest) < smallRest {
+		s.keep(rest)
+		return
+	}
+	s.part, s.large = rest, true
+}
+
+// smallRest is what leave copies, to give back the memory of what it is the end of.
+const smallRest = 4 << 10
 
 // next splits the first packet off b: its first byte, what follows its fixed
 // header, and what follows the packet. ok is false if b does not hold it whole.

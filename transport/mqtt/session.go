@@ -154,12 +154,15 @@ type session struct {
 
 	details atomic.Pointer[Details]
 	over    atomic.Bool // the logical connection has ended, or is another wire's
-	stopped atomic.Bool // mirrors paused, for Wants
+	stopped atomic.Bool // mirrors paused or yielded, for Wants
 
-	in     sync.Mutex // guards the rest; held while packets are read, never by what the engine waits for
-	split  splitter
-	paused bool // the engine's lane is full; it will call resume
-	deaf   bool // the client has said goodbye, or broke the protocol
+	in      sync.Mutex // guards the rest; held while packets are read, never by what the engine waits for
+	split   splitter
+	partial *engine.Unfinished // what the engine was told of split.part; nil for nothing
+	control transport.ControlRate
+	paused  bool // the engine's lane is full; it will call resume
+	yielded bool // what split holds is for the wire's next turn
+	deaf    bool // the client has said goodbye, or broke the protocol
 }
 
 var _ websocket.Session = (*session)(nil)
@@ -167,8 +170,21 @@ var _ websocket.Session = (*session)(nil)
 // Over implements [websocket.Session].
 func (s *session) Over() bool { return s.over.Load() }
 
-// Wants implements [websocket.Session].
-func (s *session) Wants() bool { return !s.stopped.Load() }
+// Wants implements [websocket.Session]. It goes on with the packets that were left
+// for this turn.
+func (s *session) Wants() bool {
+	if !s.stopped.Load() {
+		return true
+	}
+	s.in.Lock()
+	defer s.in.Unlock()
+	if !s.yielded {
+		return !s.stopped.Load()
+	}
+	s.yielded = false
+	s.stopped.Store(false)
+	return s.read(nil)
+}
 
 // Message implements [websocket.Session].
 func (s *session) Message(f subprotocol.Frame, p []byte) (more bool) {
@@ -186,10 +202,11 @@ func (s *session) Message(f subprotocol.Frame, p []byte) (more bool) {
 }
 
 // read carries out the packets that p completes, and keeps what it does not. It
-// reports false once the engine wants no more. s.in is held.
+// reports false once the engine wants no more, or the client has had its turn. s.in
+// is held.
 func (s *session) read(p []byte) (more bool) {
 	b := s.split.add(p)
-	for !s.deaf && !s.Over() { // another wire may have taken its place meanwhile
+	for n := 0; !s.deaf && !s.Over(); n++ { // another wire may have taken its place meanwhile
 		first, body, rest, ok, bad := s.split.next(b)
 		if bad != nil {
 			s.fail(bad)
@@ -197,7 +214,14 @@ func (s *session) read(p []byte) (more bool) {
 		}
 		if !ok {
 			s.split.keep(b)
+			s.track(s.conn.Unfinished)
 			return true
+		}
+		s.complete()
+		if n == packetsPerTurn {
+			s.leave(b, true)
+			s.wire.Resume()
+			return false
 		}
 		b = rest
 		more, bad := s.packet(first, body)
@@ -206,21 +230,27 @@ func (s *session) read(p []byte) (more bool) {
 			break
 		}
 		if !more && !s.deaf {
-			s.split.keep(b)
-			s.paused = true
-			s.stopped.Store(true)
+			s.leave(b, s.yielded)
 			return false
 		}
 	}
+	s.complete()
 	s.split.keep(nil)
 	return true
 }
 
-// begin carries out what came behind the CONNECT. The wire is not read yet.
-func (s *session) begin() {
+// begin starts reading the wire. What came behind the CONNECT is carried out first.
+func (s *session) begin(g *websocket.Guest) {
 	s.in.Lock()
-	defer s.in.Unlock()
-	s.read(nil)
+	rest := s.split.part
+	if len(rest) > 0 {
+		s.leave(rest, true)
+	}
+	s.in.Unlock()
+	g.Start()
+	if len(rest) > 0 {
+		s.wire.Resume()
+	}
 }
 
 // resume is called by the engine once for each time that its lane was full. Packets
@@ -342,7 +372,11 @@ func (s *session) packet(first byte, body []byte) (more bool, bad *fault) {
 		if bad != nil {
 			return true, bad
 		}
-		return true, s.acknowledged(a)
+		news, bad := s.acknowledged(a)
+		if bad != nil {
+			return true, bad
+		}
+		return s.data(news), nil
 	case typeSubscribe, typeUnsubscribe:
 		p, bad := parseSubscribe(s.version, kind, body)
 		if bad != nil {
@@ -354,7 +388,7 @@ func (s *session) packet(first byte, body []byte) (more bool, bad *fault) {
 			return true, malformed("a PINGREQ has a body")
 		}
 		s.post(pong{})
-		return true, nil
+		return s.data(false), nil
 	case typeDisconnect:
 		d, bad := parseDisconnect(s.version, body)
 		if bad != nil {
@@ -387,8 +421,8 @@ func (s *session) disconnected(d disconnect) *fault {
 }
 
 // acknowledged takes what the client says about deliveries, and about publications of
-// its own.
-func (s *session) acknowledged(a ack) *fault {
+// its own. It reports whether that was news.
+func (s *session) acknowledged(a ack) (news bool, _ *fault) {
 	match := func(seq engine.SequenceID) bool { return packetID(seq) == a.id }
 	switch a.kind {
 	case typePuback:
@@ -398,28 +432,32 @@ func (s *session) acknowledged(a ack) *fault {
 		if a.code >= codeUnspecified { // it does not want it, and that is all
 			s.conn.AckOne(match)
 			s.conn.Acknowledge(1)
-			return nil
+			return true, nil
 		}
 		fresh, bounded := s.state.received(a.id)
 		if !bounded {
-			return &fault{codeReceiveMax, "a client acknowledges more deliveries than there can be"}
+			return false, &fault{codeReceiveMax, "a client acknowledges more deliveries than there can be"}
 		}
 		if fresh {
 			s.conn.AckOne(match)
 		}
 		s.post(ack{kind: typePubrel, id: a.id})
+		return fresh, nil
 	case typePubrel:
 		done := ack{kind: typePubcomp, id: a.id}
-		if !s.state.release(a.id) {
+		there := s.state.release(a.id)
+		if !there {
 			done.code = codeIDNotFound
 		}
 		s.post(done)
+		return there, nil
 	case typePubcomp:
-		if s.state.completed(a.id) {
-			s.conn.Acknowledge(1)
+		if !s.state.completed(a.id) {
+			return false, nil
 		}
+		s.conn.Acknowledge(1)
 	}
-	return nil
+	return true, nil
 }
 
 // subscribe carries out a SUBSCRIBE or an UNSUBSCRIBE. Its acknowledgement follows

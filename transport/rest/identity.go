@@ -265,6 +265,9 @@ func (c *identityCall) parseNames(rt *route[identityOperation], values []string)
 
 // bearer proves the user whose own token is what the request shows.
 func (c *identityCall) bearer() (*entraUser, error) {
+	if n := len(c.r.Header["Authorization"]); n > 1 {
+		return nil, engine.Errorf(engine.CodeUnauthenticated, "rest.userToken", "The request has %d Authorization headers: expected one.", n)
+	}
 	scheme, token, _ := strings.Cut(c.r.Header.Get("Authorization"), " ")
 	if c.h.entra != nil && !strings.EqualFold(scheme, "Bearer") {
 		return nil, engine.Errorf(engine.CodeUnauthenticated, "rest.userToken",

@@ -259,9 +259,13 @@ func (s *identityAPI) do(line, body string, headers ...string) reply {
 	if method != "DELETE" {
 		r.Header.Set("Content-Type", "application/json")
 	}
+	for _, h := range headers { // in place of the usual ones
+		name, _, _ := strings.Cut(h, ": ")
+		r.Header.Del(name)
+	}
 	for _, h := range headers {
 		name, value, _ := strings.Cut(h, ": ")
-		r.Header.Set(name, value)
+		r.Header.Add(name, value)
 	}
 	w := httptest.NewRecorder()
 	s.handler.ServeHTTP(w, r)

@@ -678,6 +678,11 @@ func TestTeamsExtensionExchange(t *testing.T) {
 		refused("Bearer other", "rest.assignment", 403)
 		refused("Bearer reads", "rest.entraScopes", 403)
 
+		twice := s.must(401, nil, line, "{}", "Authorization: Bearer ann", "Authorization: Bearer other").failure(t)
+		if twice.Inner.Code != "rest.userToken" || !strings.Contains(twice.Inner.Message, "2 Authorization headers") {
+			t.Errorf("two tokens: %+v", *twice.Inner)
+		}
+
 		var c created
 		for _, body := range []string{"", "{}", `{"anything":["at all"]}`} {
 			s.must(200, &c, line, body, "Authorization: bearer ann")

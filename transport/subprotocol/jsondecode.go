@@ -351,6 +351,25 @@ func (m *jsonMessage) readContent(r *engine.Request, optional bool) (err error) 
 		r.Payload = engine.Payload{Type: engine.Text, Data: []byte{}}
 		return nil
 	}
+	return m.readPayload(r)
+}
+
+// errProtobufData refuses data of a type that Azure's JSON clients can receive, and
+// that their libraries therefore have a name for, but that the service takes from
+// protobuf clients alone (Azure Web PubSub, JSON subprotocol, "publish messages").
+// The message is well formed, so its sender keeps the connection: a library would
+// send the same again on the next one.
+var errProtobufData = &engine.Error{
+	Code: engine.CodeUnsupported, Rule: "request.dataType", Target: "dataType",
+	Message: "Clients of the JSON subprotocol cannot send data of the type protobuf: expected json, text or binary, or a client of " + NameProtobuf + ".",
+}
+
+// readPayload reads data, whose type has been read.
+func (m *jsonMessage) readPayload(r *engine.Request) (err error) {
+	if r.Payload.Type == engine.Protobuf && !m.data.missing() {
+		r.Refused, r.Payload = errProtobufData, engine.Payload{}
+		return nil
+	}
 	r.Payload.Data, err = m.readData(r.Payload.Type)
 	return err
 }
@@ -363,7 +382,7 @@ func (m *jsonMessage) readDataType() (engine.DataType, error) {
 	if err != nil {
 		return 0, err
 	}
-	for _, t := range [...]engine.DataType{engine.JSON, engine.Text, engine.Binary} {
+	for _, t := range [...]engine.DataType{engine.JSON, engine.Text, engine.Binary, engine.Protobuf} {
 		if equalFold(word, t.String()) {
 			return t, nil
 		}

@@ -421,7 +421,8 @@ func TestJSONDecodeRefuses(t *testing.T) {
 		{"number as dataType", sending(`"dataType":1,"data":1`), "dataType: want a string"},
 		{"unknown dataType", sending(`"dataType":"xml","data":"x"`), `got "xml"`},
 		{"unknown dataType with metadata alone", sending(`"dataType":"xml","metadata":{"k":"v"}`), `got "xml"`},
-		{"protobuf", sending(`"dataType":"protobuf","data":"CgA="`), `got "protobuf"`},
+		{"protobuf without data", sending(`"dataType":"protobuf"`), "data: missing"},
+		{"protobuf with a bad ackId", sending(`"dataType":"protobuf","data":"CgA=","ackId":"1"`), "ackId:"},
 		{"base64 without padding", sending(`"dataType":"binary","data":"AQI"`), "not base64"},
 		{"base64 of one character", sending(`"dataType":"binary","data":"A"`), "not base64"},
 		{"base64 of the URL alphabet", sending(`"dataType":"binary","data":"_-8="`), "not base64"},
@@ -492,7 +493,7 @@ func TestJSONDecodeRefuses(t *testing.T) {
 		{"streamData number 2^64", `{"type":"streamData","streamId":"s1","streamSequenceId":18446744073709551616,"data":1}`, "streamSequenceId: over 2^64-1"},
 		{"streamData with null data", `{"type":"streamData","streamId":"s1","streamSequenceId":1,"data":null}`, "data: null is no data"},
 		{"streamData with null dataType", `{"type":"streamData","streamId":"s1","streamSequenceId":1,"dataType":null,"data":1}`, "dataType: want a string, got null"},
-		{"streamData with unknown dataType", `{"type":"streamData","streamId":"s1","streamSequenceId":1,"dataType":"protobuf","data":"CgA="}`, `dataType: want json, text or binary, got "protobuf"`},
+		{"streamData with unknown dataType", `{"type":"streamData","streamId":"s1","streamSequenceId":1,"dataType":"xml","data":"CgA="}`, `dataType: want json, text or binary, got "xml"`},
 		{"streamData with bad base64", `{"type":"streamData","streamId":"s1","streamSequenceId":1,"dataType":"binary","data":"AQI"}`, "data: not base64"},
 		{"streamData with number as text", `{"type":"streamData","streamId":"s1","streamSequenceId":1,"dataType":"text","data":1}`, "data: want a string for dataType text"},
 		{"streamData with bad ackId", `{"type":"streamData","streamId":"s1","ackId":"1"}`, "ackId:"},
@@ -563,6 +564,40 @@ func TestJSONDecodeRefuses(t *testing.T) {
 				t.Errorf("refused, and yet %s", describe(got))
 			}
 		})
+	}
+}
+
+// Data of the type protobuf is well formed, so the request is answered as refused
+// and its connection goes on. What it holds is not looked at.
+func TestJSONRefusesProtobufData(t *testing.T) {
+	_, dec := subprotocol.JSON()
+	for _, c := range []struct {
+		text string
+		want engine.Request
+	}{
+		{`{"type":"sendToGroup","group":"g","ackId":7,"noEcho":true,"dataType":"Protobuf","data":"CgA="}`, engine.Request{Op: engine.OpSend, Group: "g", AckID: 7, HasAck: true, NoEcho: true}},
+		{`{"type":"sendToGroup","group":"g","dataType":"PROTOBUF","data":null}`, engine.Request{Op: engine.OpSend, Group: "g"}},
+		{`{"type":"event","event":"e","ackId":7,"dataType":"protobuf","data":{"a":1}}`, engine.Request{Op: engine.OpEvent, Event: "e", AckID: 7, HasAck: true}},
+		{`{"type":"event","event":"e","dataType":"proto\u0062uf","data":"CgA=","metadata":{}}`, engine.Request{Op: engine.OpEvent, Event: "e"}},
+		{`{"type":"invoke","invocationId":"1","target":"event","event":"e","dataType":"protobuf","data":""}`, engine.Request{Op: engine.OpEvent, Event: "e"}},
+		{`{"type":"streamData","streamId":"s","streamSequenceId":1,"dataType":"protobuf","data":"CgA="}`, stream(engine.OpStreamData, engine.StreamRequest{ID: "s", Seq: 1})},
+	} {
+		got, err := dec.Decode(subprotocol.TextFrame, []byte(c.text))
+		if err != nil || got.Kind != subprotocol.InRequest || got.Request.Refused == nil {
+			t.Errorf("%s: got %s, %v; want a request that is refused", c.text, describe(got), err)
+			continue
+		}
+		if e := got.Request.Refused; e.Code != engine.CodeUnsupported || e.Rule != "request.dataType" || !strings.Contains(e.Message, "expected json, text or binary") {
+			t.Errorf("%s: refused by %+v", c.text, *e)
+		}
+		got.Request.Refused = nil
+		if !reflect.DeepEqual(*got.Request, c.want) {
+			t.Errorf("%s: got %s", c.text, describe(got))
+		}
+	}
+	got, err := dec.Decode(subprotocol.TextFrame, []byte(`{"type":"sendToGroup","group":"g","dataType":"protobuf","metadata":{"a":"b"}}`))
+	if err != nil || got.Request.Refused != nil || got.Request.Payload.Type != engine.Text {
+		t.Errorf("without data: got %s, %v; want an empty text", describe(got), err)
 	}
 }
 

@@ -250,6 +250,12 @@ func referenceJSONID(m map[string]json.RawMessage, name string) (string, error) 
 	return id, err
 }
 
+// referenceRefusal is why data of the type protobuf is refused.
+var referenceRefusal = &engine.Error{
+	Code: engine.CodeUnsupported, Rule: "request.dataType", Target: "dataType",
+	Message: "Clients of the JSON subprotocol cannot send data of the type protobuf: expected json, text or binary, or a client of protobuf.webpubsub.azure.v1.",
+}
+
 func referenceContent(m map[string]json.RawMessage, r *engine.Request, optional bool) error {
 	dataType := "json"
 	if _, ok := m["dataType"]; ok {
@@ -289,6 +295,10 @@ func referenceContent(m map[string]json.RawMessage, r *engine.Request, optional 
 			if err != nil || base64.StdEncoding.EncodeToString(r.Payload.Data) != text {
 				return errors.New("base64")
 			}
+		}
+	case "protobuf":
+		if hasData {
+			r.Refused = referenceRefusal
 		}
 	default:
 		return errors.New("dataType")

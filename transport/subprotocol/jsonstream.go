@@ -83,8 +83,7 @@ func (m *jsonMessage) readStreamData(r *engine.Request) (err error) {
 	if r.Payload.Type, err = m.readDataType(); err != nil {
 		return err
 	}
-	r.Payload.Data, err = m.readData(r.Payload.Type)
-	return err
+	return m.readPayload(r)
 }
 
 // readStreamEnd reads the end of a stream. The error's name is not the publisher's

@@ -74,7 +74,8 @@ const (
 // Inbound is one client message.
 type Inbound struct {
 	Kind InboundKind
-	// Request is set for InRequest, newly made and the caller's to hand on.
+	// Request is set for InRequest, newly made and the caller's to hand on. One with
+	// Request.Refused set is well formed, and fails without ending its connection.
 	Request *engine.Request
 	// Sequence is set for InSequenceAck.
 	Sequence engine.SequenceID

@@ -3,6 +3,7 @@ package transporttest
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -96,6 +97,7 @@ const (
 	plain            // the others
 	two              // a plain and a reliable one: the story is long
 	once             // the first: the story is not about subprotocols
+	written          // those of JSON
 )
 
 // speaks reports whether the i-th tongue is among them.
@@ -107,6 +109,8 @@ func (t tellers) speaks(i int) bool {
 		return i == 0 || i == len(tongues)-1
 	case once:
 		return i == 0
+	case written:
+		return strings.HasPrefix(tongues[i].name, "json.")
 	}
 	return true
 }
@@ -134,6 +138,7 @@ var script = []struct {
 	{"a raw client whose event fails is closed", once, rawFailedEvent},
 	{"raw clients publish to their group", once, rawGroup},
 	{"all data types reach all kinds of client", every, dataTypes},
+	{"data of a type that clients cannot send is refused without ending the connection", written, unsendable},
 	{"a slow reader misses nothing while it is within its bounds", two, slowReader},
 	{"a reader that stops is ended, and holds nobody up", two, stoppedReader},
 

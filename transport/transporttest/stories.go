@@ -94,6 +94,30 @@ func failedEvent(p *play) {
 	ann.hears(`{"type":"pong"}`)
 }
 
+func unsendable(p *play) {
+	p.handler.OnUserEvent = func(context.Context, *engine.UserEvent) (*engine.EventReply, error) { return nil, nil }
+	ann, bo := p.full("ann"), p.full("bo")
+	ann.asks("1", `{"type":"joinGroup","group":"g"}`, "")
+	ann.asks("2", `{"type":"sendToGroup","group":"g","dataType":"protobuf","data":"CgZ0eXBlLngSAQE="}`, "BadRequest")
+	ann.asks("3", `{"type":"event","event":"e","dataType":"Protobuf","data":"CgZ0eXBlLngSAQE="}`, "BadRequest")
+	ann.asks("1", `{"type":"event","event":"e","dataType":"PROTOBUF","data":"not base64","metadata":{"a":"b"}}`, "Duplicate")
+	ann.asks("2", `{"type":"event","event":"e","dataType":"text","data":"x"}`, "") // the refusal has not used the number up
+	ann.say(`{"type":"sendToGroup","group":"g","dataType":"protobuf","data":"CgZ0eXBlLngSAQE="}`)
+	ann.say(`{"type":"event","event":"e","dataType":"protobuf","data":""}`)
+	ann.pings() // nothing is said without an ack id
+	ann.say(`{"type":"invoke","invocationId":"i","target":"event","event":"e","dataType":"protobuf","data":"CgA="}`)
+	ann.hearsLike(`{"type":"invokeResponse","invocationId":"i","success":false,"error":{"name":"BadRequest"}}`)
+
+	bo.say(`{"type":"sendToGroup","group":"g","stream":{"streamId":"s"}}`)
+	bo.hears(`{"type":"streamAck","streamId":"s","expectedSequenceId":1}`)
+	bo.say(`{"type":"streamData","streamId":"s","streamSequenceId":1,"dataType":"protobuf","data":"CgA="}`)
+	bo.hearsLike(`{"type":"streamClosed","streamId":"s","error":{"name":"BadRequest"}}`)
+	ann.hearsLike(`{"type":"message","stream":{"streamId":"s","streamSequenceId":1,"endOfStream":true,"error":{"name":"BadRequest"}}}`)
+	bo.say(`{"type":"sendToGroup","group":"g","stream":{"streamId":"s"}}`) // the id is free again
+	bo.hears(`{"type":"streamAck","streamId":"s","expectedSequenceId":1}`)
+	ann.pings()
+}
+
 func pause(p *play) {
 	const n = 64
 	p.options.Limits.PendingEvents = 4

@@ -14,6 +14,10 @@
 //     treat ce-id as the key of an idempotent operation. A timeout is final.
 //   - Nothing is posted to a URL that has not granted this service's origin in
 //     a CloudEvents validation request ("abuse protection").
+//   - In the body of a connect event, a client's headers that are registered with
+//     IANA have the spelling of the registry (Sec-WebSocket-Key, User-Agent); all
+//     others are in lower case, whatever the client wrote. A handler in a language
+//     whose maps tell case apart can look a name up without knowing the transport.
 //   - What a server attaches to a connection (its state and its cookies) lives
 //     in the connection's [engine.HandlerState], so that it follows the
 //     connection to another node. Answers of one connection may race; each

@@ -252,6 +252,67 @@ func TestMetadataKeysThatDifferInCaseAreSentOnce(t *testing.T) {
 	}
 }
 
+// Registered names of headers have the registry's spelling in the connect event,
+// all others are in lower case, however the embedder's transport spells them.
+func TestConnectHeaderNames(t *testing.T) {
+	u := &upstream{}
+	c := newClient(t, serve(t, u), nil)
+	for given, want := range map[string]string{
+		"Sec-Websocket-Key":        "Sec-WebSocket-Key",
+		"Sec-Websocket-Protocol":   "Sec-WebSocket-Protocol",
+		"Sec-Websocket-Version":    "Sec-WebSocket-Version",
+		"Sec-Websocket-Extensions": "Sec-WebSocket-Extensions",
+		"sec-websocket-key":        "Sec-WebSocket-Key",
+		"User-Agent":               "User-Agent",
+		"user-agent":               "User-Agent",
+		"Origin":                   "Origin",
+		"Host":                     "Host",
+		"Te":                       "TE",
+		"Dnt":                      "DNT",
+		"Sec-Gpc":                  "Sec-GPC",
+		"Dpop":                     "DPoP",
+		"Http2-Settings":           "HTTP2-Settings",
+		"Header1":                  "header1",
+		"Failure":                  "failure",
+		"X-Custom":                 "x-custom",
+		"X-Forwarded-For":          "x-forwarded-for",
+		"Sec-Websocket-Keys":       "sec-websocket-keys",
+		"a name with blanks":       "a name with blanks",
+	} {
+		_, err := c.Connect(t.Context(), &engine.ConnectEvent{
+			EventContext: engine.EventContext{Hub: "chat", ConnID: "c1", Time: eventTime},
+			Header:       map[string][]string{given: {"a", "b"}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var body struct{ Headers map[string][]string }
+		if err := json.Unmarshal([]byte(u.last(t).body), &body); err != nil {
+			t.Fatal(err)
+		}
+		if want := (map[string][]string{want: {"a", "b"}}); !reflect.DeepEqual(body.Headers, want) {
+			t.Errorf("%s: the event has %v, want %v", given, body.Headers, want)
+		}
+	}
+}
+
+// Two spellings of one name, which only an embedder's transport can hand over,
+// are one member with the values of both.
+func TestConnectHeaderNamesThatAreEqual(t *testing.T) {
+	u := &upstream{}
+	c := newClient(t, serve(t, u), nil)
+	_, err := c.Connect(t.Context(), &engine.ConnectEvent{
+		EventContext: engine.EventContext{Hub: "chat", ConnID: "c1", Time: eventTime},
+		Header:       map[string][]string{"FAILURE": {"1"}, "Failure": {"2", "3"}, "failure": nil, "x-empty": nil},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := u.last(t).body, `"headers":{"failure":["1","2","3"],"x-empty":[]}`; !strings.Contains(got, want) {
+		t.Errorf("the event is %s, want %s in it", got, want)
+	}
+}
+
 // All five members, without the client's credential, and nothing of the
 // client's headers outside the body.
 func TestConnectBody(t *testing.T) {
@@ -296,7 +357,7 @@ func TestConnectBody(t *testing.T) {
 	want := map[string]any{
 		"claims":       map[string]any{"sub": []any{"ann"}, "custom": []any{"one", "<two>"}, "none": []any{}},
 		"query":        map[string]any{"tag": []any{"a", "b"}, "empty": []any{}},
-		"headers":      map[string]any{"X-Custom": []any{"value"}, "Cookie": []any{"k=v"}},
+		"headers":      map[string]any{"x-custom": []any{"value"}, "Cookie": []any{"k=v"}},
 		"subprotocols": []any{"json.webpubsub.azure.v1", "other"},
 	}
 	if !reflect.DeepEqual(got, want) {

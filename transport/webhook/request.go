@@ -273,7 +273,7 @@ func connectBody(e *engine.ConnectEvent) ([]byte, error) {
 	}{
 		Claims:             members(e.Claims, func(string) bool { return true }),
 		Query:              members(e.Query, func(k string) bool { return !strings.EqualFold(k, "access_token") }),
-		Headers:            members(e.Header, isForHandlers),
+		Headers:            clientHeaders(e.Header),
 		Subprotocols:       e.Subprotocols,
 		ClientCertificates: []certificate{},
 	}

@@ -29,6 +29,12 @@ const (
 	clientCertChain = "Client-Cert-Chain"
 )
 
+// certificateHeaders are the headers that may hold certificates, as net/http spells
+// them.
+var certificateHeaders = [...]string{
+	string(ClientCert), clientCertChain, http.CanonicalHeaderKey(string(ARRClientCert)),
+}
+
 // Bounds of what a proxy hands on.
 const (
 	maxForwarded      = 32 << 10 // bytes of a header, all its lines together
@@ -41,10 +47,12 @@ const (
 // door takes a stranger's claim for a certificate.
 func (k *knock) takeCertificates() error {
 	header := k.r.Header
-	held := make(http.Header, 3)
-	for _, name := range []string{string(ClientCert), clientCertChain, string(ARRClientCert)} {
-		name = http.CanonicalHeaderKey(name)
+	var held http.Header
+	for _, name := range certificateHeaders {
 		if values, ok := header[name]; ok {
+			if held == nil {
+				held = make(http.Header, len(certificateHeaders))
+			}
 			held[name] = values
 			delete(header, name)
 		}

@@ -489,3 +489,22 @@ func TestCheck25Endings(t *testing.T) {
 	go c.Send(subprotocol.TextFrame, make([]byte, 1<<20+1)) // the server need not read it all
 	c.closes(engine.CloseTooLarge, transport.ReasonTooLarge)
 }
+
+// A message that is dropped without an answer has a line in the log, and the many
+// behind it have none.
+func TestDroppedMessagesAreLoggedOnce(t *testing.T) {
+	g := newGate(t, websocket.Options{})
+	c, _ := g.dial(t, "/client/hubs/chat?access_token=good", azureJSON, nil)
+	c.next(ws.OpText) // its hello
+	for range 3 {
+		c.says(`{"type":"event","event":"e","dataType":"protobuf","data":"CgA="}`)
+	}
+	c.says(`{"type":"event","event":"e","ackId":1,"dataType":"protobuf","data":"CgA="}`)
+	c.refused("1", "BadRequest")
+	c.alive()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if log := g.log.String(); strings.Count(log, "dropped a message") != 1 || !strings.Contains(log, "request.dataType") {
+		t.Errorf("the log is %s", log)
+	}
+}

@@ -3,7 +3,6 @@ package websocket
 import (
 	"errors"
 	"io"
-	"net"
 	"os"
 
 	"github.com/gobwas/ws"
@@ -21,7 +20,7 @@ type client struct {
 	// Owned by the wire's reading goroutine.
 	reader   reader
 	state    clientState
-	inflated int // bytes that came of compressed messages in this turn
+	inflated int32 // bytes that came of compressed messages in this turn
 	window   *window
 }
 
@@ -47,24 +46,28 @@ var (
 	_ receiver       = (*client)(nil)
 )
 
-// open makes a client of c, and join its session that of a connection. rest is what
-// has been read of c, and a has been agreed with it.
-func (h *Handler) open(c net.Conn, rest []byte, a agreement, join func(*transport.Session, transport.Wire) error) error {
+// open makes a client of c and lets join make its session that of a connection. The
+// connection's first message and the answer to the handshake go out together.
+func (h *Handler) open(c *accepted, o *transport.SessionOptions, join func(*transport.Session, transport.Wire) error) error {
 	cl := &struct { // one piece of memory
 		client
 		own transport.Session
-	}{client: client{reader: newReader(h.limits.MessageBytes, a)}}
+	}{client: client{reader: newReader(h.limits.MessageBytes, c.agreed)}}
 	cl.session = &cl.own
-	w := h.wires.New(c, &cl.client)
-	if a.client != 0 {
-		cl.window = &window{size: a.kept()}
-		w = &windowWire{Wire: w, windows: &h.windows, size: a.kept()}
+	w := h.wires.NewAfter(c.Conn, c.answer, &cl.client)
+	if kept := c.agreed.kept(); kept > 0 {
+		cl.window = &window{size: kept}
+		w = &windowWire{Wire: w, windows: &h.windows, size: kept}
+	}
+	if o.Raw { // nothing is sent to it by itself
+		w.OfferBytes(nil) //nolint:errcheck // the wire tells of its loss
 	}
 	if err := join(&cl.own, w); err != nil {
-		w.Close(false)
+		w.OfferBytes(nil) //nolint:errcheck // it is being closed
+		w.Close(true)
 		return err
 	}
-	w.Start(rest)
+	w.Start(c.rest)
 	return nil
 }
 
@@ -77,16 +80,28 @@ func (c *client) Consume(p []byte) (n int, more bool) {
 	if !c.session.Wants() {
 		return 0, false
 	}
+	if len(p) == 0 {
+		return 0, true
+	}
 	c.session.Heard()
 	c.inflated = 0
+	before := c.reader.part
 	n, more, err := c.reader.feed(p, c)
 	if err != nil {
 		c.state = clientDeaf
 		c.refuse(err)
-		c.discard(p[n:])
 	}
 	if c.state != clientOpen {
+		begun := c.reader.begun()
+		c.reader.part = nil
+		c.track(before)
+		c.discard(begun)
+		c.discard(p[n:])
 		return len(p), true
+	}
+	c.track(before)
+	if c.reader.bare > 0 && !c.session.Control(int(c.reader.bare)) {
+		return n, false
 	}
 	return n, more
 }
@@ -120,7 +135,7 @@ func (c *client) message(op ws.OpCode, compressed bool, p []byte) (more bool) {
 			c.refuse(err)
 			return true
 		}
-		c.inflated += len(p)
+		c.inflated += int32(len(p))
 	}
 	frame := subprotocol.TextFrame
 	if op == ws.OpBinary {
@@ -160,6 +175,9 @@ func (c *client) refuse(err *frameError) {
 func (c *client) Lost(err error) {
 	// Also after a goodbye: the engine may still be writing what was queued.
 	c.state = clientGone
+	before := c.reader.part
+	c.reader.part = nil
+	c.track(before)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		c.session.Stuck("nothing could be written to the client for too long")
 		return

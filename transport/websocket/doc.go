@@ -9,7 +9,8 @@
 // # The way in
 //
 // A client is checked in the service's order: is it a WebSocket upgrade (400), is
-// the hub's name valid (400), does it want to recover a connection (101, then
+// the hub's name valid (400), does it show at most one token (401), may pages of its
+// origin connect (403), does it want to recover a connection (101, then
 // closed 1008 if it cannot), do its credentials hold (401, 400), are the parameters
 // of raw mode valid (400), and does the event handler want it (the handler's own
 // status, 500 if it failed, or chose a subprotocol that was not offered). The body
@@ -22,9 +23,10 @@
 // (awps_connection_id) and shows the token that the connection began with
 // (awps_reconnection_token); nothing else is asked of it but the client certificate
 // that it came with, if it did. It goes on in the subprotocol that it began with,
-// whatever it offers now. A client that cannot have its connection back is told so
+// which it must offer. A client that cannot have its connection back is told so
 // in a close frame, so that it begins a new one: after an HTTP status, which it
-// gets where the node has no room or no answer, it would try again.
+// gets where the node has no room or no answer, it would try again. An attempt that is
+// refused does nothing to the connection, or to the wire that it has.
 //
 // Protocols that are none of Azure's, and begin with a message of their own, are
 // spoken over the same wires ([Protocol]): the door does the handshake, proves who
@@ -64,11 +66,12 @@
 //
 // # Caveats
 //
-// The Origin header is not looked at. A browser sends it so that servers which
-// know their users by cookie can tell strangers' pages from their own; here a
-// client shows a token, which a stranger's page does not have. An embedder whose
-// [transport.Authenticator] goes by cookies must check Origin there: Credentials
-// hold the request's headers.
+// Pages of every origin may connect unless Options.AllowedOrigins says otherwise.
+// A browser sends a page's handshake to any server, with the cookies and the client
+// certificate of its user. A token protects a client from that, because another
+// origin's page does not have it; nothing else does. An embedder whose
+// [transport.Authenticator] accepts cookies, certificates, addresses, or a key that
+// everyone knows, must set AllowedOrigins.
 //
 // A raw client is told nothing but that the handshake succeeded, which can be a
 // moment before it is in its first groups. Clients with a subprotocol get their

@@ -52,7 +52,7 @@ func acceptDeflate(offers []string, reserve func(size int) bool) agreement {
 			if !strings.EqualFold(string(o.Name), extensionDeflate) {
 				continue
 			}
-			a, ok := accepted(o)
+			a, ok := agree(o)
 			if ok && (a.client == 0 || reserve(a.kept())) {
 				return a
 			}
@@ -61,8 +61,8 @@ func acceptDeflate(offers []string, reserve func(size int) bool) agreement {
 	return agreement{}
 }
 
-// accepted returns what the offer o comes to.
-func accepted(o httphead.Option) (a agreement, ok bool) {
+// agree returns what the offer o comes to.
+func agree(o httphead.Option) (a agreement, ok bool) {
 	a = agreement{response: extensionDeflate, server: maxWindowBits, client: maxWindowBits}
 	alone := false // each of the client's messages
 	var seen []string

@@ -57,6 +57,12 @@ type Options struct {
 	// TrustedProxies are the addresses whose X-Forwarded-Proto, -Host and -For
 	// headers are believed. Default: none.
 	TrustedProxies []netip.Prefix
+	// AllowedOrigins returns the origins whose pages may connect a client like the
+	// one that asks, before anything is asked about its credentials. It is called,
+	// concurrently, for requests that have an Origin header. Default, and where it
+	// returns nil: every origin. An embedder whose [transport.Authenticator] goes by
+	// anything that a browser adds by itself, such as cookies, must set it.
+	AllowedOrigins func(OriginRequest) *Origins
 	// CertificateHeader is the header in which TrustedProxies hand on their
 	// clients' certificates. They must remove it from what clients send. Default:
 	// none is believed. Either way no such header reaches the authenticator or the

@@ -1,8 +1,8 @@
 package websocket
 
 import (
-	"context"
-	"crypto/sha1" //nolint:gosec // the RFC's choice
+	"cmp"
+	"crypto/sha1" //nolint:gosec // for appendAnswer alone
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
@@ -80,6 +80,9 @@ type knock struct {
 	w   http.ResponseWriter
 	r   *http.Request
 	hub engine.HubName
+	// query is that of the request, and token the access token it shows.
+	query url.Values
+	token string
 	// certs is the client's certificate chain, leaf first; see takeCertificates.
 	certs []*x509.Certificate
 }
@@ -95,19 +98,22 @@ func (k *knock) serve(t target) error {
 	if err != nil {
 		return err
 	}
-	query := k.r.URL.Query()
-	if id := lastFold(query, "awps_connection_id"); id != "" {
-		return k.recover(engine.ConnID(id), query, offered)
+	id := engine.ConnID(lastFold(k.query, "awps_connection_id"))
+	if err := k.checkOrigin(k.token != "" || id != ""); err != nil {
+		return err
 	}
-	identity, err := k.authenticate(t, query)
+	if id != "" { // the token of the connection is all the proof there is
+		return k.recover(id, offered)
+	}
+	identity, err := k.authenticate(t)
 	if err != nil {
 		return err
 	}
-	raw, err := parseRaw(query)
+	raw, err := parseRaw(k.query)
 	if err != nil {
 		return err
 	}
-	admission, err := k.admit(identity, query, offered)
+	admission, err := k.admit(identity, offered)
 	if err != nil {
 		return err
 	}
@@ -119,8 +125,8 @@ func (k *knock) serve(t target) error {
 	return k.upgrade(admission, chosen, raw)
 }
 
-// open makes the checks that come before all others, sets the hub and the client's
-// certificates, and returns the subprotocols the client offers.
+// open makes the checks that come before all others, sets what the request says
+// about its client, and returns the subprotocols the client offers.
 func (k *knock) open(t target) (offered []string, err error) {
 	if err := k.checkUpgrade(); err != nil {
 		return nil, err
@@ -131,7 +137,14 @@ func (k *knock) open(t target) (offered []string, err error) {
 	if err := k.takeCertificates(); err != nil {
 		return nil, err
 	}
-	return k.offered()
+	if offered, err = k.offered(); err != nil {
+		return nil, err
+	}
+	k.query = k.r.URL.Query()
+	if k.token, err = token(k.query, k.r.Header); err != nil {
+		return nil, err
+	}
+	return offered, nil
 }
 
 // checkUpgrade checks that this is a WebSocket handshake (RFC 6455 section 4.2.1).
@@ -195,15 +208,15 @@ func (k *knock) crowded() error {
 }
 
 // authenticate asks the authenticator who the client is.
-func (k *knock) authenticate(t target, query url.Values) (engine.Identity, error) {
+func (k *knock) authenticate(t target) (engine.Identity, error) {
 	h := k.h
 	defer h.knocking.Add(-1)
 	if h.knocking.Add(1) > int64(h.o.UnauthenticatedConnections) {
 		return engine.Identity{}, k.crowded()
 	}
-	ctx, cancel := context.WithTimeout(k.r.Context(), h.o.HandshakeTimeout)
-	defer cancel()
-	identity, err := h.auth.Authenticate(ctx, k.credentials(t, query))
+	ctx := withTimeout(k.r.Context(), h.o.HandshakeTimeout)
+	defer ctx.stop()
+	identity, err := h.auth.Authenticate(ctx, k.credentials(t))
 	if err != nil && ctx.Err() != nil && k.r.Context().Err() == nil {
 		return identity, &engine.Error{
 			Code: engine.CodeTimeout, Rule: "limits.handshakeTimeout", Err: err,
@@ -214,7 +227,7 @@ func (k *knock) authenticate(t target, query url.Values) (engine.Identity, error
 }
 
 // credentials collects what the client showed.
-func (k *knock) credentials(t target, query url.Values) engine.Credentials {
+func (k *knock) credentials(t target) engine.Credentials {
 	remote, host, scheme := k.addressed()
 	audience := k.h.o.PublicEndpoint
 	if audience == "" {
@@ -223,7 +236,7 @@ func (k *knock) credentials(t target, query url.Values) engine.Credentials {
 	return engine.Credentials{
 		Hub:              k.hub,
 		Audience:         strings.TrimSuffix(audience, "/") + t.path,
-		Token:            token(query, k.r.Header),
+		Token:            k.token,
 		PeerCertificates: k.certs,
 		RemoteAddr:       remote,
 		Header:           k.r.Header,
@@ -280,29 +293,36 @@ func lastForwarded(header http.Header, name string) string {
 }
 
 // token returns the bearer token: of the query, whose name may be in any case, or
-// else of the header.
-func token(query url.Values, header http.Header) string {
-	best, found := "", ""
+// else of the header. A request that shows several is refused: which of them counts
+// would depend on who reads it, the node or a proxy before it.
+func token(query url.Values, header http.Header) (string, error) {
+	several := func(what string) (string, error) {
+		return "", engine.Errorf(engine.CodeUnauthenticated, "token.malformed", "The request has %s: expected one.", what)
+	}
+	found := ""
 	for name, values := range query {
 		if !strings.EqualFold(name, "access_token") {
 			continue
 		}
-		// Of several spellings the first in byte order, since a map has no order.
 		for _, v := range values {
-			if v != "" && (found == "" || name < best) {
-				best, found = name, v
-				break
+			if v != "" && found != "" && v != found {
+				return several("several access tokens in its query, which differ")
 			}
+			found = cmp.Or(v, found)
 		}
 	}
-	if found != "" {
-		return found
+	authorization := header["Authorization"]
+	if len(authorization) > 1 {
+		return several(fmt.Sprintf("%d Authorization headers", len(authorization)))
 	}
-	scheme, value, ok := strings.Cut(header.Get("Authorization"), " ")
+	if found != "" || len(authorization) == 0 {
+		return found, nil
+	}
+	scheme, value, ok := strings.Cut(authorization[0], " ")
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
-		return ""
+		return "", nil
 	}
-	return strings.TrimSpace(value)
+	return strings.TrimSpace(value), nil
 }
 
 // rawMode is how a raw client's messages are meant.
@@ -318,8 +338,8 @@ func parseRaw(query url.Values) (m rawMode, err error) {
 }
 
 // admit asks the hub, which asks the event handler.
-func (k *knock) admit(identity engine.Identity, query url.Values, offered []string) (*engine.Admission, error) {
-	a, err := k.h.engine.Hub(k.hub).Admit(k.r.Context(), k.request(identity, query, offered))
+func (k *knock) admit(identity engine.Identity, offered []string) (*engine.Admission, error) {
+	a, err := k.h.engine.Hub(k.hub).Admit(k.r.Context(), k.request(identity, offered))
 	if err != nil {
 		return nil, &refusal{admitStatus(err), err}
 	}
@@ -327,28 +347,33 @@ func (k *knock) admit(identity engine.Identity, query url.Values, offered []stri
 }
 
 // request is what the hub is asked.
-func (k *knock) request(identity engine.Identity, query url.Values, offered []string) *engine.AdmitRequest {
-	for name := range query {
+func (k *knock) request(identity engine.Identity, offered []string) *engine.AdmitRequest {
+	for name := range k.query {
 		if strings.EqualFold(name, "access_token") {
-			delete(query, name)
+			delete(k.query, name)
 		}
-	}
-	header := make(http.Header, len(k.r.Header)+1)
-	for name, values := range k.r.Header {
-		if name != "Authorization" && !hasPrefixFold(name, "X-ASRS-Internal-") {
-			header[name] = values
-		}
-	}
-	if k.r.Host != "" {
-		header["Host"] = []string{k.r.Host} // net/http keeps it apart
 	}
 	return &engine.AdmitRequest{
 		Identity:         identity,
 		Subprotocols:     offered,
-		Query:            query,
-		Header:           header,
+		Query:            k.query,
+		Fill:             func(a *engine.AdmitRequest) { a.Header = eventHeader(k.r) },
 		PeerCertificates: k.certs,
 	}
+}
+
+// eventHeader returns the header that the connect event has: without secrets.
+func eventHeader(r *http.Request) http.Header {
+	header := make(http.Header, len(r.Header)+1)
+	for name, values := range r.Header {
+		if name != "Authorization" && !hasPrefixFold(name, "X-ASRS-Internal-") {
+			header[name] = values
+		}
+	}
+	if r.Host != "" {
+		header["Host"] = []string{r.Host} // net/http keeps it apart
+	}
+	return header
 }
 
 func hasPrefixFold(s, prefix string) bool {
@@ -390,13 +415,13 @@ func spelled(name string, offered []string) (string, bool) {
 
 // upgrade answers 101 and opens the connection.
 func (k *knock) upgrade(a *engine.Admission, chosen string, raw rawMode) error {
-	c, rest, agreed, err := k.acceptDeflated(chosen)
+	c, err := k.acceptDeflated(chosen)
 	if err != nil {
 		a.Abandon("The client was gone before the handshake was done.")
 		return nil //nolint:nilerr // accept has told the log, and there is nobody left to answer
 	}
-	o := k.session(chosen, raw, agreed)
-	if err := k.h.open(c, rest, agreed, func(s *transport.Session, w transport.Wire) error {
+	o := k.session(chosen, raw, c.agreed)
+	if err := k.h.open(c, o, func(s *transport.Session, w transport.Wire) error {
 		return s.Open(a, w, o)
 	}); err != nil {
 		k.note(http.StatusSwitchingProtocols, err)
@@ -425,59 +450,70 @@ func (k *knock) session(protocol string, raw rawMode, a agreement) *transport.Se
 }
 
 // acceptDeflated is accept with compression, if that is wanted on both ends.
-func (k *knock) acceptDeflated(protocol string) (c net.Conn, rest []byte, a agreement, err error) {
+func (k *knock) acceptDeflated(protocol string) (*accepted, error) {
+	var a agreement
 	if k.h.o.Compression {
 		a = acceptDeflate(k.r.Header.Values("Sec-Websocket-Extensions"), k.h.reserveWindow)
 	}
-	c, rest, err = k.accept(protocol, a.response)
+	c, err := k.accept(protocol, a.response)
 	if err != nil {
 		k.h.windows.Add(-int64(a.kept()))
+		return nil, err
 	}
-	return c, rest, a, err
+	c.agreed = a
+	return c, nil
 }
 
-// accept takes the connection out of the HTTP server's hands and answers 101. It
-// returns what the client has sent already. On failure the connection is closed.
-//
-// Names of headers are spelled as RFC 6455 spells them: there are clients that
-// compare letters.
-func (k *knock) accept(protocol, extension string) (net.Conn, []byte, error) {
-	c, rw, err := http.NewResponseController(k.w).Hijack()
+// accepted is a connection that was taken out of the HTTP server's hands.
+type accepted struct {
+	net.Conn
+	answer []byte // 101, which the client has yet to get
+	rest   []byte // what it has sent already
+	agreed agreement
+}
+
+// accept takes the connection out of the HTTP server's hands. The answer is left to
+// the caller, who may have more for the client: one write costs half of two.
+func (k *knock) accept(protocol, extension string) (*accepted, error) {
+	c, rw, err := http.NewResponseController(k.w).Hijack() // which clears the deadlines
 	if err != nil {
-		http.Error(k.w, "The connection cannot be upgraded.", http.StatusInternalServerError)
-		k.failed(err)
-		return nil, nil, err
+		k.h.o.Logger.Debug("a handshake failed", "hub", k.hub, "remote", k.r.RemoteAddr, "error", err)
+		return nil, err
 	}
-	answer := append(make([]byte, 0, 512), "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
-	answer = appendAcceptKey(answer, k.r.Header.Get("Sec-Websocket-Key"))
+	rest, _ := rw.Reader.Peek(rw.Reader.Buffered())
+	return &accepted{Conn: c, answer: appendAnswer(nil, k.r.Header.Get("Sec-Websocket-Key"), protocol, extension), rest: rest}, nil
+}
+
+// send sends the answer alone.
+func (k *knock) send(c *accepted) error {
+	c.SetWriteDeadline(time.Now().Add(k.h.o.HandshakeTimeout))
+	_, err := c.Write(c.answer)
+	if err != nil {
+		c.Close()
+		k.h.o.Logger.Debug("a handshake failed", "hub", k.hub, "remote", k.r.RemoteAddr, "error", err)
+		return err
+	}
+	c.answer = nil
+	return c.SetWriteDeadline(time.Time{})
+}
+
+// appendAnswer appends the answer to a handshake (RFC 6455 section 4.2.2). protocol
+// and extension are of a client's or our own making, and hold no line break; an
+// empty one is left out. Names are spelled as the RFC spells them: there are clients
+// that compare letters.
+func appendAnswer(dst []byte, key, protocol, extension string) []byte {
+	const uuid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+	var text [24 + len(uuid)]byte                              // of a key that checkUpgrade has seen
+	sum := sha1.Sum(append(append(text[:0], key...), uuid...)) //nolint:gosec // the RFC wants it, and nothing is kept secret by it
+	dst = append(dst, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
+	dst = base64.StdEncoding.AppendEncode(dst, sum[:])
 	if protocol != "" {
-		answer = append(append(answer, "\r\nSec-WebSocket-Protocol: "...), protocol...)
+		dst = append(append(dst, "\r\nSec-WebSocket-Protocol: "...), protocol...)
 	}
 	if extension != "" {
-		answer = append(append(answer, "\r\nSec-WebSocket-Extensions: "...), extension...)
+		dst = append(append(dst, "\r\nSec-WebSocket-Extensions: "...), extension...)
 	}
-	answer = append(answer, "\r\n\r\n"...)
-	c.SetDeadline(time.Time{}) // those that the server has set
-	c.SetWriteDeadline(time.Now().Add(k.h.o.HandshakeTimeout))
-	if _, err := c.Write(answer); err != nil {
-		c.Close()
-		k.failed(err)
-		return nil, nil, err
-	}
-	c.SetWriteDeadline(time.Time{})
-	rest, _ := rw.Reader.Peek(rw.Reader.Buffered())
-	return c, rest, nil
-}
-
-// failed notes a client that was lost while it was answered 101.
-func (k *knock) failed(err error) {
-	k.h.o.Logger.Debug("a handshake failed", "hub", k.hub, "remote", k.r.RemoteAddr, "error", err)
-}
-
-// appendAcceptKey appends the answer to a Sec-WebSocket-Key (RFC 6455 section 4.2.2).
-func appendAcceptKey(dst []byte, key string) []byte {
-	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) //nolint:gosec // the RFC's choice; it proves nothing
-	return base64.StdEncoding.AppendEncode(dst, sum[:])
+	return append(dst, "\r\n\r\n"...)
 }
 
 // refusal is an error with an HTTP status of its own.

@@ -32,12 +32,17 @@ type Protocol struct {
 	Serve func(ctx context.Context, g *Guest)
 }
 
-// Session is what the door tells about a wire. Message, WirePing and Refuse are
-// called by the one goroutine that reads the wire; the others at any time.
-// [transport.Session] says what they mean. None may block.
+// Session is what the door tells about a wire. Wants, Message, WirePing, Control,
+// Unfinished and Refuse are called by the one goroutine that reads the wire; the
+// others at any time. [transport.Session] says what they mean. None may block.
+//
+// A session that has kept back a part of a message for a later turn goes on with it
+// in Wants, which is called in each of the wire's turns.
 type Session interface {
 	Over() bool
 	Wants() bool
+	Control(n int) (more bool)
+	Unfinished() *engine.Unfinished
 	Message(f subprotocol.Frame, p []byte) (more bool)
 	WirePing(payload []byte)
 	Refuse(code engine.CloseCode, reason, detail string)
@@ -113,8 +118,10 @@ func (k *knock) host(p *Protocol, t target) error {
 		return engine.Errorf(engine.CodeUnsupported, "websocket.subprotocol",
 			"Clients of %s must offer the subprotocol %s; this one offers %s.", t.path, p.Name, excerpt(strings.Join(offered, ", ")))
 	}
-	query := k.r.URL.Query()
-	identity, err := k.authenticate(t, query)
+	if err := k.checkOrigin(k.token != ""); err != nil {
+		return err
+	}
+	identity, err := k.authenticate(t)
 	if err != nil {
 		return err
 	}
@@ -123,13 +130,16 @@ func (k *knock) host(p *Protocol, t target) error {
 		k.h.knocking.Add(-1)
 		return k.crowded()
 	}
-	g := &Guest{knock: k, request: k.request(identity, query, offered), waits: true}
+	g := &Guest{knock: k, request: k.request(identity, offered), waits: true}
 	defer g.leave()
-	c, rest, err := k.accept(chosen, "")
-	if err != nil {
-		return nil // accept has told the log, and there is nobody left to answer
+	c, err := k.accept(chosen, "")
+	if err == nil {
+		err = k.send(c) // it speaks first
 	}
-	g.conn, g.rest = c, rest
+	if err != nil {
+		return nil // the log was told, and there is nobody left to answer
+	}
+	g.conn, g.rest = c.Conn, c.rest
 	g.client.reader = newReader(k.h.limits.MessageBytes, agreement{})
 	p.Serve(k.r.Context(), g)
 	return nil
@@ -180,24 +190,38 @@ func (g *Guest) Receive(take func(p []byte) (more bool)) error {
 	defer g.stopWaiting()
 	g.conn.SetDeadline(time.Now().Add(g.knock.h.o.HandshakeTimeout))
 	r := &greeter{guest: g, take: take}
+	hold := newGuestHold(g)
+	defer hold.done()
 	var buf [4096]byte
 	for p := g.rest; ; {
 		n, more, bad := g.client.reader.feed(p, r)
 		if bad != nil {
 			r.refuse(bad)
 		}
-		switch {
+		r.bare += int(g.client.reader.bare)
+		switch most := 2 * g.Limits().ControlRate; {
 		case r.bad != nil:
 			g.rest = append([]byte(nil), p[n:]...)
 			g.Refuse(engine.Errorf(engine.CodeInvalid, "websocket.frame", "%s", r.bad.detail), nil, r.bad.code, r.bad.reason)
 			return ErrGuest
 		case r.gone:
 			return ErrGuest
+		case r.bare > most:
+			err := engine.Errorf(engine.CodeInvalid, "limits.controlRate", "The client sends more than %d pings and empty frames before its first packet.", most)
+			g.Refuse(err, nil, engine.ClosePolicy, err.Message+" [limits.controlRate]")
+			return ErrGuest
 		case !more:
 			g.rest = append([]byte(nil), p[n:]...)
 			return nil
 		}
+		if p = p[n:]; len(p) > 0 {
+			continue
+		}
 		n, err := g.conn.Read(buf[:])
+		if reason := hold.add(n); reason != "" {
+			g.Refuse(engine.Errorf(engine.CodeUnavailable, "limits.totalUnfinishedBytes", "%s", reason), nil, engine.ClosePolicy, reason)
+			return ErrGuest
+		}
 		if err != nil {
 			g.knock.note(http.StatusSwitchingProtocols, &engine.Error{Code: engine.CodeTimeout, Rule: "limits.handshakeTimeout", Err: err,
 				Message: fmt.Sprintf("The client did not say what it wants within %s.", g.knock.h.o.HandshakeTimeout)})
@@ -220,6 +244,7 @@ type greeter struct {
 	take  func([]byte) bool
 	gone  bool
 	bad   *frameError
+	bare  int // frames without data so far, pings mostly
 }
 
 var errNotBinary = &frameError{engine.CloseUnsupported, "The subprotocol requires binary messages.", "a text message"}

@@ -62,6 +62,7 @@ type reader struct {
 	limit   int32 // of a message, over all its fragments
 	deflate bool  // permessage-deflate was negotiated
 	mute    bool  // refuse was called: data is discarded
+	bare    uint8 // frames without data that feed came across: control frames and empty ones
 }
 
 func newReader(limit int, a agreement) reader {
@@ -82,6 +83,8 @@ type partial struct {
 	data       []byte // of the message
 	valid      int    // bytes of data that are known to be UTF-8
 	ctl        []byte // of a control frame that has not arrived whole
+
+	held *engine.Unfinished // nil until the end of the turn in which it began
 
 	// Of discard alone.
 	skip    uint64 // bytes of the frame's payload that have not arrived
@@ -111,11 +114,16 @@ func (r *reader) room(compressed bool) int {
 	return int(min(limit, math.MaxInt))
 }
 
-// feed reads b and reports how much of it was taken: all, unless the receiver
-// wanted no more, or the client broke a rule. Then what was not taken, and the part
-// of a header that r holds, are for [reader.discard].
+// framesPerTurn is how many frames a client gets handled before others have their
+// turn: with small ones, one read brings thousands.
+const framesPerTurn = 64
+
+// feed reads b and reports how much of it was taken: all, unless it holds more than
+// framesPerTurn frames, or the receiver wanted no more, or the client broke a rule.
+// Then what was begun of a header, and what was not taken, are for [reader.discard].
 func (r *reader) feed(b []byte, to receiver) (n int, more bool, err *frameError) {
-	for n < len(b) {
+	r.bare = 0
+	for frames := 0; n < len(b) && frames < framesPerTurn; frames++ {
 		if r.part == nil {
 			took, more, err := r.whole(b[n:], to)
 			n += took
@@ -151,6 +159,7 @@ func (r *reader) whole(b []byte, to receiver) (n int, more bool, err *frameError
 	}
 	p := b[size : size+h.length]
 	n, more = size+h.length, true
+	r.count(h)
 	switch {
 	case h.op.IsControl():
 		ws.Cipher(p, h.mask, 0)
@@ -183,6 +192,7 @@ func (r *reader) piece(b []byte, to receiver) (n int, more bool, err *frameError
 		}
 		n, p.have = size-p.have, 0
 		p.head, p.done, p.in = h, 0, true
+		r.count(h)
 		if !h.op.IsControl() && h.op != ws.OpContinuation {
 			p.message, p.compressed = h.op, h.compressed
 		}
@@ -225,6 +235,14 @@ func (r *reader) piece(b []byte, to receiver) (n int, more bool, err *frameError
 	return n, to.message(p.message, p.compressed, p.data), nil
 }
 
+// count notes a frame that carries no data. An empty one that ends a message is as
+// good as one that has some: an empty message is a message.
+func (r *reader) count(h header) {
+	if h.op.IsControl() || h.length == 0 && !h.fin {
+		r.bare++
+	}
+}
+
 // refuse gives up on what the client says. What is under way is let go.
 func (r *reader) refuse(err *frameError, to receiver) {
 	if r.mute {
@@ -235,6 +253,14 @@ func (r *reader) refuse(err *frameError, to receiver) {
 		r.part.data, r.part.valid = nil, 0
 	}
 	to.refuse(err)
+}
+
+// begun returns what has arrived of a header that is not complete.
+func (r *reader) begun() []byte {
+	if r.part == nil {
+		return nil
+	}
+	return r.part.header[:r.part.have]
 }
 
 // discard reads what comes after the end of the conversation, of which only the

@@ -4,7 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"net/url"
+	"strings"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -15,28 +15,33 @@ import (
 )
 
 // recover gives a client its connection back, in the subprotocol that it began
-// with, whatever is offered now. The reconnection token is all the proof there is:
-// an access token may have expired meanwhile.
-func (k *knock) recover(id engine.ConnID, query url.Values, offered []string) error {
-	r, err := k.findRecovery(id, lastFold(query, "awps_reconnection_token"))
+// with, which the client must offer: a server may select none but those offered
+// (RFC 6455 section 4.2.2), and a client that fails the handshake for that has lost
+// the wire that it had. The reconnection token is all the proof there is: an access
+// token may have expired meanwhile. Nothing happens to the connection, or to the wire
+// that it has, before the answer to this handshake is written.
+func (k *knock) recover(id engine.ConnID, offered []string) error {
+	r, err := k.findRecovery(id, lastFold(k.query, "awps_reconnection_token"))
 	if err != nil {
 		switch engine.CodeOf(err) {
 		case engine.CodeInternal, engine.CodeUnavailable, engine.CodeClosed, engine.CodeTimeout:
 			return err // the connection may be there all the same: the client is to try again
 		default:
-			return k.refuseRecovery(err, offered)
+			return k.refuseRecovery(err, transport.ReasonNotRecovered, offered)
 		}
 	}
 	protocol, ok := spelled(r.Subprotocol(), offered)
 	if !ok {
-		protocol = r.Subprotocol()
+		err := engine.Errorf(engine.CodeUnsupported, "recovery.subprotocol",
+			"The connection %s speaks %s, and its client offers %s.", excerpt(string(id)), r.Subprotocol(), excerpt(strings.Join(offered, ", ")))
+		return k.refuseRecovery(err, strings.TrimSuffix(transport.ReasonNotRecovered, ".")+": its subprotocol, "+r.Subprotocol()+", was not offered.", offered)
 	}
-	c, rest, agreed, err := k.acceptDeflated(protocol)
+	c, err := k.acceptDeflated(protocol)
 	if err != nil {
 		return nil //nolint:nilerr // accept has told the log; the connection waits for another try
 	}
-	o := k.session(protocol, rawMode{}, agreed)
-	if err := k.h.open(c, rest, agreed, func(s *transport.Session, w transport.Wire) error {
+	o := k.session(protocol, rawMode{}, c.agreed)
+	if err := k.h.open(c, o, func(s *transport.Session, w transport.Wire) error {
 		return s.Recover(r, w, o)
 	}); err != nil {
 		k.note(http.StatusSwitchingProtocols, err) // it ended this moment; another try will be told so
@@ -74,23 +79,23 @@ func (k *knock) findRecovery(id engine.ConnID, token string) (*engine.Recovery, 
 	return r, nil
 }
 
-// refuseRecovery completes the handshake, so that the client can be told. why is
-// for the log.
-func (k *knock) refuseRecovery(why error, offered []string) error {
+// refuseRecovery completes the handshake, so that the client can be told reason. why
+// is for the log.
+func (k *knock) refuseRecovery(why error, reason string, offered []string) error {
 	h := k.h
 	// Not counted with those that are being authenticated: whoever lets the end of
 	// this wait would keep them out.
 	defer h.leaving.Add(-1)
 	crowded := h.leaving.Add(1) > int64(h.o.UnauthenticatedConnections)
-	c, rest, err := k.accept(firstKnown(offered), "")
+	c, err := k.accept(firstKnown(offered), "")
 	if err != nil {
 		return nil // accept has told the log, and there is nobody left to answer
 	}
 	k.note(http.StatusSwitchingProtocols, why)
 	c.SetDeadline(time.Now().Add(h.limits.CloseTimeout))
-	body := appendClose(nil, engine.ClosePolicy, transport.ReasonNotRecovered)
-	if _, err := c.Write(append(appendHeader(nil, ws.OpClose, false, len(body)), body...)); err == nil && !crowded {
-		awaitClose(c, &reader{}, rest)
+	body := appendClose(nil, engine.ClosePolicy, reason)
+	if _, err := c.Write(append(appendHeader(c.answer, ws.OpClose, false, len(body)), body...)); err == nil && !crowded {
+		awaitClose(c, &reader{}, c.rest)
 	}
 	c.Close()
 	return nil

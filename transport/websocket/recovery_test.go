@@ -61,7 +61,7 @@ func (c *conn) notRecovered() {
 }
 
 // TestRecoverySubprotocol is a connection that keeps the subprotocol it began
-// with, whatever its client offers and whatever else it shows.
+// with, whatever else its client offers and shows.
 func TestRecoverySubprotocol(t *testing.T) {
 	g := newGate(t, websocket.Options{})
 	c, _ := g.dial(t, "/client/hubs/chat?access_token=good", reliableJSON, nil)
@@ -69,8 +69,8 @@ func TestRecoverySubprotocol(t *testing.T) {
 	for _, try := range []struct{ more, protocols, want string }{
 		{"", reliableJSON, reliableJSON},
 		{"", "foo, JSON.Reliable.WebPubSub.Azure.V1", "JSON.Reliable.WebPubSub.Azure.V1"},
-		{"&access_token=expired", "protobuf.webpubsub.azure.v1", reliableJSON},
-		{"&webpubsub_mode=fly", "", reliableJSON},
+		{"&access_token=expired", "protobuf.reliable.webpubsub.azure.v1, " + reliableJSON, reliableJSON},
+		{"&webpubsub_mode=fly", reliableJSON, reliableJSON},
 	} {
 		c.Drop()
 		var res string
@@ -91,6 +91,57 @@ func TestRecoverySubprotocol(t *testing.T) {
 	}
 	if strings.Contains(g.log.String(), me.ReconnectionToken) {
 		t.Error("the log holds a token")
+	}
+}
+
+// A recovery that does not offer the connection's subprotocol is refused, and the
+// wire that the connection has stays.
+func TestRecoveryWithoutTheSubprotocol(t *testing.T) {
+	for _, portable := range []bool{false, true} {
+		g := newGate(t, websocket.Options{Portable: portable, Compression: true})
+		c, _ := g.dial(t, "/client/hubs/chat?access_token=good", reliableJSON, nil)
+		me := c.hello()
+		for _, try := range []struct{ protocols, want string }{
+			{"", ""},
+			{"foo", ""},
+			{azureJSON, azureJSON},
+			{"foo, protobuf.reliable.webpubsub.azure.v1", "protobuf.reliable.webpubsub.azure.v1"},
+		} {
+			again, res := g.dial(t, me.recovery(), try.protocols, nil)
+			if again == nil {
+				t.Fatal(res)
+			}
+			if again.protocol != try.want {
+				t.Errorf("offered %q, got %q; want %q", try.protocols, again.protocol, try.want)
+			}
+			const reason = "The connection could not be recovered: its subprotocol, json.reliable.webpubsub.azure.v1, was not offered."
+			_, p, err := again.Receive()
+			if closed, ok := errors.AsType[*transporttest.Closed](err); !ok || closed.Code != 1008 || closed.Text != reason {
+				t.Errorf("offered %q: received %q, %v; want a close frame of 1008 and %q", try.protocols, p, err, reason)
+			}
+			c.alive()
+		}
+		// Other attempts that fail do no harm either.
+		for _, target := range []string{
+			strings.Replace(me.recovery(), "/hubs/chat", "/hubs/other", 1),
+			strings.Replace(me.recovery(), "token=", "token=x", 1),
+		} {
+			again, _ := g.dial(t, target, reliableJSON, nil)
+			again.notRecovered()
+		}
+		if again, res := g.dial(t, me.recovery()+"&access_token=a&access_token=b", reliableJSON, nil); again != nil || !strings.HasPrefix(res, "401 ") {
+			t.Errorf("two access tokens are answered with %q", res)
+		}
+		c.alive()
+		g.mu.Lock()
+		if want := "recovery.subprotocol"; len(g.refusals) != 7 || g.refusals[0] != want || g.refusals[3] != want || len(g.ended) > 0 {
+			t.Errorf("the refusals are %q, the ends %q", g.refusals, g.ended)
+		}
+		g.mu.Unlock()
+		next, _ := g.dial(t, me.recovery(), "foo, "+reliableJSON, nil)
+		if again := next.hello(); again != me {
+			t.Errorf("%+v came back as %+v", me, again)
+		}
 	}
 }
 

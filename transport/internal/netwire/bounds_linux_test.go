@@ -143,7 +143,7 @@ func TestSmallPieceOfALargeBatch(t *testing.T) {
 	gate := gateSink{make(chan struct{}), make(chan struct{})}
 	openConn(gate, "gate", "big")
 	near, far := net.Pipe()
-	spy := spySink{newStream(near, &funcReader{consume: func([]byte) {}}), make(chan *engine.Batch, 100)}
+	spy := spySink{newStream(near, nil, &funcReader{consume: func([]byte) {}}), make(chan *engine.Batch, 100)}
 	openConn(spy, "small")
 	distinct := map[*engine.Batch]bool{}
 	big := engine.Payload{Data: make([]byte, 256<<10)}

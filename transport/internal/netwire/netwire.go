@@ -23,9 +23,11 @@ import (
 // one goroutine at a time, which serves other connections too: neither may wait.
 type Reader interface {
 	// Consume is given bytes as they came in, and may change them, but must not
-	// keep them. It reports how many it took and whether it wants more. A wire
-	// that is told "no more" keeps what was not taken and reads nothing until
-	// Resume.
+	// keep them. It reports how many it took and whether it wants more. The wire
+	// keeps what was not taken and calls Consume with it before it reads again:
+	// after Resume if Consume wanted no more, and otherwise in the connection's
+	// next turn, so that a reader can bound what it does in one turn. After
+	// Resume, and once after Start, p may be empty.
 	Consume(p []byte) (n int, more bool)
 	// Lost tells that nothing will come any more: io.EOF, or the failure. It is
 	// called at most once, and not for a wire that was closed on this side.
@@ -66,13 +68,20 @@ type Group struct {
 
 // New returns a wire over c, which belongs to it from then on. r may be called
 // as soon as the wire is offered something or started.
-func (g *Group) New(c net.Conn, r Reader) Wire {
+func (g *Group) New(c net.Conn, r Reader) Wire { return g.NewAfter(c, nil, r) }
+
+// NewAfter is New for a connection whose far end still has to get head, such as
+// the answer to a handshake. head goes out before all that is offered, in the same
+// write as the first of it: a write of its own would cost as much as that of a
+// message. Nothing is written before the first call of Offer or OfferBytes, which
+// may be OfferBytes(nil); a wire that is closed before has not sent head.
+func (g *Group) NewAfter(c net.Conn, head []byte, r Reader) Wire {
 	if !g.Portable {
-		if w := g.pollers.take(c, r); w != nil {
+		if w := g.pollers.take(c, head, r); w != nil {
 			return w
 		}
 	}
-	return newStream(c, r)
+	return newStream(c, head, r)
 }
 
 // took says what part of spans the first n bytes make up: whole messages, and

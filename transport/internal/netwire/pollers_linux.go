@@ -41,15 +41,17 @@ type Descriptor struct {
 	// want is set while a call of Writable is due.
 	want atomic.Bool
 
+	head *[]byte // Owned by the shard: to be written before all else; nil once it is
+
 	mu   sync.Mutex // guards fd and slot; held across one non-blocking read
 	fd   int32      // -1 once closed; changed by the shard alone
 	slot int32      // in the poller; -1 before Start and after Close
 
 	// Owned by the poller.
-	parked bool // Consume wanted no more
-	over   bool // Lost was called
-	due    bool // it has its place in the next turn
-	rest   []byte
+	parked bool   // Consume wanted no more
+	over   bool   // Lost was called
+	due    bool   // it has its place in the next turn
+	rest   []byte // was read, and not taken
 }
 
 // pollers are the pollers of a Group, one for each processor.
@@ -61,7 +63,7 @@ type pollers struct {
 
 // take makes a Descriptor of c, or returns nil, with c untouched, where c is
 // not a plain TCP connection or there is no descriptor to spare.
-func (ps *pollers) take(c net.Conn, r Reader) Wire {
+func (ps *pollers) take(c net.Conn, head []byte, r Reader) Wire {
 	tcp, ok := c.(*net.TCPConn)
 	if !ok {
 		return nil
@@ -83,7 +85,11 @@ func (ps *pollers) take(c net.Conn, r Reader) Wire {
 		}
 	})
 	p := ps.all[int(ps.next.Add(1))%len(ps.all)]
-	return &Descriptor{r: r, poller: p, fd: int32(fd), slot: -1}
+	d := &Descriptor{r: r, poller: p, fd: int32(fd), slot: -1}
+	if len(head) > 0 {
+		d.head = &head
+	}
+	return d
 }
 
 // Start implements [Wire].
@@ -115,6 +121,9 @@ func (d *Descriptor) Resume() { d.poller.wakeFor(d) }
 func (d *Descriptor) Offer(b *engine.Batch, spans []engine.Span) (n, part int, err error) {
 	if d.fd < 0 {
 		return 0, 0, errClosed
+	}
+	if d.head != nil {
+		return d.offerAfterHead(b, spans)
 	}
 	if b.Scattered() {
 		return d.offerPieces(b, spans)
@@ -180,7 +189,55 @@ func (d *Descriptor) OfferBytes(p []byte) (int, error) {
 	if d.fd < 0 {
 		return 0, errClosed
 	}
+	if d.head != nil {
+		if done, err := d.writeHead(nil); done < 0 || err != nil {
+			return 0, err
+		}
+	}
 	return d.write(p)
+}
+
+// offerAfterHead is Offer while there is a head, for which spans are copied, unless
+// they are large.
+func (d *Descriptor) offerAfterHead(b *engine.Batch, spans []engine.Span) (n, part int, err error) {
+	size := 0
+	for _, s := range spans {
+		size += b.Size(s)
+	}
+	if size > busyBuffer {
+		if done, err := d.writeHead(nil); done < 0 || err != nil {
+			return 0, 0, err
+		}
+		return d.Offer(b, spans)
+	}
+	var room [4][]byte
+	pieces := room[:0]
+	for _, s := range spans {
+		pieces = b.Pieces(pieces, s)
+	}
+	done, err := d.writeHead(pieces)
+	if done <= 0 {
+		return 0, 0, err
+	}
+	n, part = took(b, spans, done)
+	return n, part, err
+}
+
+// writeHead writes what there still is of the head, and pieces behind it. It
+// returns how many bytes of pieces were written; -1 if some of the head was not.
+func (d *Descriptor) writeHead(pieces [][]byte) (done int, err error) {
+	head := *d.head
+	all := head[:len(head):len(head)] // what is appended goes to a copy
+	for _, p := range pieces {
+		all = append(all, p...)
+	}
+	n, err := d.write(all)
+	if n < len(head) {
+		*d.head = head[n:]
+		return -1, err
+	}
+	d.head = nil
+	return n - len(head), err
 }
 
 // write writes until all is gone or the socket is full. The socket reports room
@@ -189,7 +246,7 @@ func (d *Descriptor) OfferBytes(p []byte) (int, error) {
 func (d *Descriptor) write(p []byte) (int, error) {
 	done, wanted := 0, false
 	for done < len(p) {
-		n, err := unix.Write(int(d.fd), p[done:])
+		n, err := write(d.fd, p[done:])
 		if n > 0 {
 			done += n
 			continue
@@ -249,16 +306,17 @@ func (d *Descriptor) Close(polite bool) {
 	d.mu.Lock()
 	fd, slot := d.fd, d.slot
 	d.fd, d.slot = -1, -1
-	if slot >= 0 {
-		d.poller.forget(int(fd))
-	}
 	if fd >= 0 {
 		if !polite {
 			if unread, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ); err == nil && unread > 0 {
 				unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 			}
 		}
-		unix.Close(int(fd))
+		// This is the socket's one descriptor, so closing it takes the socket off the
+		// epoll instance, too: the runtime's was closed by take. A process that is being
+		// started may have it for a moment more; what is reported until then carries a
+		// generation that is over.
+		closeSocket(fd)
 	}
 	d.mu.Unlock()
 	if slot >= 0 {
@@ -266,10 +324,19 @@ func (d *Descriptor) Close(polite bool) {
 	}
 }
 
-// read reads while there is something, within the budget of one turn, and
-// reports whether there may be more. all says not to believe that a short read
+// read passes on what was kept of the turn before, then reads while there is
+// something, within the budget of one turn, and reports whether there may be more. all says not to believe that a short read
 // emptied the socket: the end may be waiting behind it.
 func (d *Descriptor) read(buf []byte, all bool) (again bool) {
+	if len(d.rest) > 0 && !d.parked && !d.over {
+		if !d.reading() {
+			d.rest = nil
+			return false
+		}
+		if d.consume(d.rest, true); len(d.rest) > 0 {
+			return !d.parked
+		}
+	}
 	for range readsPerTurn {
 		if d.parked || d.over {
 			return false
@@ -279,7 +346,7 @@ func (d *Descriptor) read(buf []byte, all bool) (again bool) {
 			d.mu.Unlock()
 			return false
 		}
-		n, err := unix.Read(int(d.fd), buf)
+		n, err := read(d.fd, buf)
 		d.mu.Unlock()
 		switch {
 		case err == unix.EINTR:
@@ -294,6 +361,9 @@ func (d *Descriptor) read(buf []byte, all bool) (again bool) {
 			return false
 		}
 		d.consume(buf[:n], false)
+		if len(d.rest) > 0 {
+			return !d.parked
+		}
 		if n < len(buf) && !all {
 			return false
 		}
@@ -315,13 +385,22 @@ func (d *Descriptor) consume(p []byte, kept bool) {
 	}
 }
 
-// unpark goes on with what was kept. It reports whether to read on.
+// unpark goes on with what was kept here, or by the reader itself. It reports
+// whether to read on.
 func (d *Descriptor) unpark() bool {
-	d.parked = false
-	for len(d.rest) > 0 && !d.parked {
-		d.consume(d.rest, true)
+	if d.over || !d.reading() {
+		return false // Start calls Resume if it has to
 	}
+	d.parked = false
+	d.consume(d.rest, true)
 	return !d.parked
+}
+
+// reading reports whether the wire is started and not closed.
+func (d *Descriptor) reading() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.slot >= 0
 }
 
 func (d *Descriptor) lost(err error) {
@@ -376,7 +455,7 @@ func (p *poller) add(d *Descriptor) error {
 		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET,
 		Fd:     i, Pad: int32(s.gen),
 	}
-	if err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, int(d.fd), &ev); err != nil {
+	if err := epollAdd(p.epoll, d.fd, &ev); err != nil {
 		p.free = append(p.free, i)
 		if p.count == 0 {
 			p.kick()
@@ -435,12 +514,6 @@ func (p *poller) kick() {
 	unix.Write(p.wake, one[:])
 }
 
-// forget deregisters a socket, whose mutex is held, so that it is still open.
-func (p *poller) forget(fd int) {
-	// The epoll descriptor stays while p.count counts this socket.
-	unix.EpollCtl(p.epoll, unix.EPOLL_CTL_DEL, fd, nil)
-}
-
 // release gives a slot back.
 func (p *poller) release(i int32) {
 	p.mu.Lock()
@@ -483,7 +556,7 @@ func (p *poller) run(raw syscall.RawConn) {
 	defer buffers.Put(lent)
 	wait := func(fd uintptr) bool {
 		var err error
-		n, err = unix.EpollWait(int(fd), events[:], 0)
+		n, err = epollPoll(int(fd), events[:])
 		if err != nil {
 			n = 0
 			return err == unix.EINTR

@@ -7,4 +7,4 @@ import "net"
 // pollers are there on Linux alone.
 type pollers struct{}
 
-func (*pollers) take(net.Conn, Reader) Wire { return nil }
+func (*pollers) take(net.Conn, []byte, Reader) Wire { return nil }

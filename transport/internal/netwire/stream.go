@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -55,8 +56,12 @@ type piece struct {
 	bytes []byte
 }
 
-func newStream(c net.Conn, r Reader) *Stream {
-	return &Stream{c: c, r: r, down: make(chan struct{}), wake: make(chan struct{}, 1)}
+func newStream(c net.Conn, head []byte, r Reader) *Stream {
+	s := &Stream{c: c, r: r, down: make(chan struct{}), wake: make(chan struct{}, 1)}
+	if len(head) > 0 { // the writer gathers it with what follows
+		s.queue, s.held = []piece{{bytes: head}}, len(head)
+	}
+	return s
 }
 
 // Start implements [Wire]. The reading goroutine ends when the connection does.
@@ -79,20 +84,8 @@ func (s *Stream) read(p []byte) {
 		}
 	}()
 	for {
-		for more := true; len(p) > 0 || !more; {
-			var n int
-			if n, more = s.r.Consume(p); more {
-				p = p[n:]
-				continue
-			}
-			p = p[n:]
-			select {
-			case <-s.wake:
-				more = true
-			case <-s.down:
-				s.lost(errClosed)
-				return
-			}
+		if !s.consume(p) {
+			return
 		}
 		buf := small
 		if large != nil {
@@ -111,6 +104,28 @@ func (s *Stream) read(p []byte) {
 			p = small[:copy(small, p)]
 			buffers.Put(large)
 			large = nil
+		}
+	}
+}
+
+// consume passes all of p on, and waits while the reader wants no more. It reports
+// false once the wire is down.
+func (s *Stream) consume(p []byte) bool {
+	for {
+		n, more := s.r.Consume(p)
+		p = p[n:]
+		switch {
+		case !more:
+			select {
+			case <-s.wake:
+			case <-s.down:
+				s.lost(errClosed)
+				return false
+			}
+		case len(p) == 0:
+			return true
+		default:
+			runtime.Gosched() // the connection has had its turn
 		}
 	}
 }
@@ -181,6 +196,8 @@ func (s *Stream) OfferBytes(p []byte) (int, error) {
 	n := min(len(p), max(maxHeld-s.held, 0))
 	if n > 0 {
 		s.push(piece{bytes: append([]byte(nil), p[:n]...)})
+	} else if len(s.queue) > 0 {
+		s.flushQueue()
 	}
 	s.owed = s.owed || n < len(p)
 	return n, nil
@@ -214,6 +231,11 @@ func (s *Stream) err() error {
 func (s *Stream) push(p piece) {
 	s.queue = append(s.queue, p)
 	s.held += len(p.bytes)
+	s.flushQueue()
+}
+
+// flushQueue sees to it that the queue is written. s.mu is held.
+func (s *Stream) flushQueue() {
 	if !s.writing {
 		s.writing = true
 		go s.write()

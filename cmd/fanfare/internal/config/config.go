@@ -38,6 +38,7 @@ type Config struct {
 	AudienceHosts    []string       `key:"audienceHosts" doc:"further host names that tokens may be addressed to, and requests signed for, for reverse proxies"`
 	TrustedProxies   []netip.Prefix `key:"trustedProxies" doc:"addresses or networks whose X-Forwarded-For, -Host and -Proto headers are believed"`
 	ClientCertHeader string         `key:"clientCertHeader" doc:"header in which trustedProxies, who must remove it from what clients send, hand on client certificates: Client-Cert (RFC 9440) or X-ARR-ClientCert; default: none"`
+	AllowedOrigins   []string       `key:"allowedOrigins" doc:"origins whose pages may connect, such as https://app.example.com, https://*.example.com, or * for all; default: on a node with the development key those of this machine, for clients that nothing but a certificate proves that of publicEndpoint, or of the address they used; otherwise all"`
 	Compression      Compression    `key:"compression"`
 	TLS              TLS            `key:"tls"`
 	AccessKeys       AccessKeys     `key:"accessKeys"`
@@ -141,6 +142,7 @@ type KeyVault struct {
 // Hub is the settings of one hub.
 type Hub struct {
 	AnonymousConnectPolicy string         `key:"anonymousConnectPolicy" doc:"deny or allow: whether clients may come in without a token"`
+	AllowedOrigins         []string       `key:"allowedOrigins" doc:"origins whose pages may connect to this hub; default: what allowedOrigins of the node says"`
 	ClientCertificates     ClientCerts    `key:"clientCertificates"`
 	KeepAlive              int            `key:"webSocketKeepAliveIntervalInSeconds" doc:"seconds between pings, 1 to 120; a client silent for two of them is ended"`
 	EventHandlers          []EventHandler `key:"eventHandlers" doc:"upstreams, in order: the first one that matches gets the event"`
@@ -181,12 +183,15 @@ type ManagedIdentity struct {
 type Limits struct {
 	MessageBytes               int           `key:"messageBytes" doc:"largest message, of a client or in REST"`
 	Connections                int           `key:"connections" doc:"most connections; 0: what the process's file limit allows, less a reserve"`
-	UnauthenticatedConnections int           `key:"unauthenticatedConnections" doc:"most connections that have not yet proven who they are"`
-	HandshakeTimeout           time.Duration `key:"handshakeTimeout" doc:"time a client has for TLS and for its request's headers"`
+	UnauthenticatedConnections int           `key:"unauthenticatedConnections" doc:"most connections that have not authenticated; when there are more, the oldest one of the address prefix with the most of them is closed"`
+	HandshakeTimeout           time.Duration `key:"handshakeTimeout" doc:"time a client has for TLS and its request's headers, for the body of a request that is not authorized yet, and for its next request after a refusal"`
 	OutboundMessages           int           `key:"outboundMessages" doc:"messages that may wait for one connection"`
 	OutboundBytes              int           `key:"outboundBytes" doc:"bytes that may wait for one connection"`
 	TotalOutboundBytes         int           `key:"totalOutboundBytes" doc:"bytes that may wait for all connections together; 0: a quarter of memory; over it the largest laggard is ended first"`
 	GroupsPerConnection        int           `key:"groupsPerConnection" doc:"groups that one connection may be in"`
+	MessageTimeout             time.Duration `key:"messageTimeout" doc:"time from a client message's first byte to its last, pings between its fragments or not; the largest message at the slowest uplink must pass"`
+	TotalUnfinishedBytes       int           `key:"totalUnfinishedBytes" doc:"bytes of all messages that have not arrived completely; 0: an eighth of memory; over it the connection with the largest is ended first"`
+	ControlRate                int           `key:"controlRate" doc:"what a client may send in a second, and twice at once, that carries no data: pings, empty fragments, acknowledgements of nothing new; above it the client is read more slowly, then closed"`
 	PendingEvents              int           `key:"pendingEvents" doc:"requests that may wait in one connection's lane, and calls under way at one handler"`
 }
 
@@ -218,6 +223,8 @@ func Default() *Config {
 			OutboundMessages:           1000,
 			OutboundBytes:              16 << 20,
 			GroupsPerConnection:        10_000,
+			MessageTimeout:             time.Minute,
+			ControlRate:                100,
 			PendingEvents:              1024,
 		},
 		Entra:    Entra{Authority: entra.Authority, KeepKeys: 24 * time.Hour},

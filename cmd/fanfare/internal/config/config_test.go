@@ -76,7 +76,7 @@ func TestOneMistake(t *testing.T) {
 		{"empty file", "", ""},
 		{"only a comment", "# nothing\n", ""},
 		{"null leaves the default", "listen:\nhubs:\n  chat:\n", ""},
-		{"not a map", "- listen\n", "fanfare.yaml:1:1: found a list; expected a map with the keys listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, users, store, hubs, limits, drain, metrics, log"},
+		{"not a map", "- listen\n", "fanfare.yaml:1:1: found a list; expected a map with the keys listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, allowedOrigins, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, users, store, hubs, limits, drain, metrics, log"},
 		{"broken YAML", "listen: [a\n", "fanfare.yaml:1:9: not valid YAML: sequence end token ']' not found"},
 		{"broken YAML beside a secret", "accessKeys:\n  primary: \"" + key + "\n", "fanfare.yaml:2:12: not valid YAML: could not find end character of double-quoted text"},
 		{"two documents", "listen: 127.0.0.1:1\n---\nlisten: 127.0.0.1:2\n", "fanfare.yaml: holds more than one YAML document; expected one"},
@@ -87,7 +87,7 @@ func TestOneMistake(t *testing.T) {
 		{"key elsewhere", "certFile: a.pem\n", "fanfare.yaml:1:1: certFile: unknown key here; it belongs in tls"},
 		{"swapped letters", "lisetn: a\n", "fanfare.yaml:1:1: lisetn: unknown key; the nearest known one is listen"},
 		{"other case", "Listen: a\n", "fanfare.yaml:1:1: Listen: unknown key; the nearest known one is listen"},
-		{"nothing like it", "zzz: a\n", "fanfare.yaml:1:1: zzz: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, users, store, hubs, limits, drain, metrics, log"},
+		{"nothing like it", "zzz: a\n", "fanfare.yaml:1:1: zzz: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, allowedOrigins, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, users, store, hubs, limits, drain, metrics, log"},
 		{"no port", "listen: localhost\n", `fanfare.yaml:1:9: listen: found "localhost"; expected HOST:PORT, such as 127.0.0.1:8080 or :8080`},
 		{"named port", "listen: localhost:http\n", `fanfare.yaml:1:9: listen: found the port "http"; expected a number from 0 to 65535`},
 		{"strangers without a key", "listen: 0.0.0.0:8080\n", "defaults: accessKeys.primary: none is set; expected a key of your own, since 0.0.0.0:8080 is not a loopback address"},
@@ -102,6 +102,11 @@ func TestOneMistake(t *testing.T) {
 		{"short key", "accessKeys: { primary: abc }\n", "fanfare.yaml:1:24: accessKeys.primary: has 3 bytes; expected at least 32"},
 		{"second key alone", "accessKeys: { secondary: " + key + " }\n", "fanfare.yaml:1:26: accessKeys.secondary: set without accessKeys.primary; expected both or only the primary one"},
 		{"negative compression memory", "compression: { memory: -1 }\n", "fanfare.yaml:1:24: compression.memory: found -1; expected 0 or more"},
+		{"origins", "allowedOrigins: ['*', 'HTTPS://App.example.com:443', 'https://*.example.com', 'http://[::1]:3000', 'capacitor://localhost']\n", ""},
+		{"an origin without a scheme", "allowedOrigins: [app.example.com]\n", `fanfare.yaml:1:18: allowedOrigins[0]: found "app.example.com"; expected *, or scheme://host with the port if it is not the scheme's own, such as https://app.example.com or https://*.example.com`},
+		{"an origin with a path", "hubs: { chat: { allowedOrigins: ['https://a.example.com', 'https://a.example.com/'] } }\n", `fanfare.yaml:1:59: hubs.chat.allowedOrigins[1]: found "https://a.example.com/"; expected *, or scheme://host with the port if it is not the scheme's own, such as https://app.example.com or https://*.example.com`},
+		{"an origin of a socket", "allowedOrigins: ['wss://a.example.com']\n", `fanfare.yaml:1:18: allowedOrigins[0]: found "wss://a.example.com"; an origin is that of the page, so its scheme is http or https`},
+		{"the opaque origin", "allowedOrigins: ['null']\n", `fanfare.yaml:1:18: allowedOrigins[0]: found null, which every sandboxed page sends; expected *, or scheme://host with the port if it is not the scheme's own, such as https://app.example.com or https://*.example.com`},
 		{"keep-alive of zero", "hubs: { chat: { webSocketKeepAliveIntervalInSeconds: 0 } }\n", "fanfare.yaml:1:54: hubs.chat.webSocketKeepAliveIntervalInSeconds: found 0; expected 1 to 120"},
 		{"keep-alive at its ends", "hubs: { a: { webSocketKeepAliveIntervalInSeconds: 1 }, b: { webSocketKeepAliveIntervalInSeconds: 120 } }\n", ""},
 		{"handler that matches nothing", "hubs: { chat: { eventHandlers: [ { urlTemplate: 'http://a/' } ] } }\n", "fanfare.yaml:1:36: hubs.chat.eventHandlers[0]: matches no event; expected userEventPattern, systemEvents or both"},
@@ -123,7 +128,10 @@ func TestOneMistake(t *testing.T) {
 		{"an action that nobody knows", "entra: { roleDefinitions: [ { name: Sender, dataActions: [hub/shout] } ] }\n", `fanfare.yaml:1:31: entra.roleDefinitions[0]: "hub/shout" is no data action; expected one such as hub/send/action, or a pattern such as group/*`},
 		{"metrics on the same port", "metrics: { listen: 127.0.0.1:8080 }\n", "fanfare.yaml:1:20: metrics.listen: found the address of listen; expected another one"},
 		{"total below one", "limits: { totalOutboundBytes: 5 }\n", "fanfare.yaml:1:31: limits.totalOutboundBytes: found 5, less than limits.outboundBytes (16777216); expected at least that, or 0"},
-		{"merge key", "x: &x { enabled: true }\ncompression: { <<: *x }\n", "fanfare.yaml:1:1: x: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, users, store, hubs, limits, drain, metrics, log"},
+		{"no time for a message", "limits: { messageTimeout: 0s }\n", "fanfare.yaml:1:27: limits.messageTimeout: found 0s; expected 100ms to 24h"},
+		{"unfinished below one client's", "limits: { totalUnfinishedBytes: 1048576 }\n", "fanfare.yaml:1:33: limits.totalUnfinishedBytes: found 1048576, less than twice limits.messageBytes (1048576), which one client can take; expected at least that, or 0"},
+		{"no pings", "limits: { controlRate: 0 }\n", "fanfare.yaml:1:24: limits.controlRate: found 0; expected 1 to 1000000"},
+		{"merge key", "x: &x { enabled: true }\ncompression: { <<: *x }\n", "fanfare.yaml:1:1: x: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, allowedOrigins, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, users, store, hubs, limits, drain, metrics, log"},
 		{"certificates that nobody asks for", "tls: { clientCertEnabled: true }\n", "fanfare.yaml:1:27: tls.clientCertEnabled: set without tls.certFile, so nobody is asked; expected TLS here, or clientCertHeader for a proxy that does TLS"},
 		{"a header that nobody writes", "clientCertHeader: Client-Cert\n", "fanfare.yaml:1:19: clientCertHeader: set without trustedProxies; expected the addresses of those who write it"},
 		{"another header", "clientCertHeader: X-SSL-Cert\ntrustedProxies: [10.0.0.1]\n", "fanfare.yaml:1:19: clientCertHeader: found \"X-SSL-Cert\"; expected Client-Cert or X-ARR-ClientCert"},
@@ -261,6 +269,7 @@ func TestPrecedence(t *testing.T) {
 // samples are values that differ from the defaults and pass every rule, for the
 // keys that not any text of their type will do for.
 var samples = map[string]string{
+	"allowedOrigins": "https://app.example.com,http://localhost:3000", "hubs.*.allowedOrigins": "https://*.example.com:8443",
 	"listen":                        "127.0.0.1:9",
 	"publicEndpoint":                "https://rt.example.com",
 	"audienceHosts":                 "a.example.com, b.example.com",
@@ -281,6 +290,8 @@ var samples = map[string]string{
 	"limits.outboundBytes":          "33554432",
 	"limits.totalOutboundBytes":     "33554432",
 	"limits.handshakeTimeout":       "3s",
+	"limits.messageTimeout":         "3s",
+	"limits.totalUnfinishedBytes":   "33554432",
 	"drain.timeout":                 "3s",
 	"metrics.listen":                "127.0.0.1:9100",
 	"log.level":                     "debug",
@@ -325,6 +336,40 @@ func companions(path string) (environ []string) {
 }
 
 // Every key of the file has a variable, and setting it changes just that.
+// Where only the origin tells a user's own pages from others, "*" is worth a word.
+func TestOpenOrigins(t *testing.T) {
+	const key = "accessKeys: { primary: 0123456789012345678901234567890123456789 }\n"
+	for _, test := range []struct{ text, want string }{
+		{"allowedOrigins: ['*']\n", "fanfare.yaml:1:17: allowedOrigins: * lets every page that a user opens connect with the development key, which everyone knows"},
+		{"hubs: { chat: { allowedOrigins: ['https://a.example', '*'] } }\n", "fanfare.yaml:1:33: hubs.chat.allowedOrigins: * lets every page that a user opens connect with the development key, which everyone knows"},
+		{"allowedOrigins: ['https://*.example.com']\n", ""},
+		{key + "allowedOrigins: ['*']\nhubs: { chat: {} }\n", ""},
+		{key + "allowedOrigins: ['*']\nhubs: { chat: CERTS }\n", "fanfare.yaml:2:17: allowedOrigins: * lets every page that a user opens connect with the user's certificate to hub chat"},
+		{key + "hubs: { chat: CERTS, news: { allowedOrigins: ['*'] } }\n", ""},
+		{key + "allowedOrigins: ['*']\nhubs: { chat: { allowedOrigins: ['https://a.example'], clientCertificates: { thumbprints: [PIN] } } }\n", ""},
+	} {
+		file := filepath.Join(t.TempDir(), "fanfare.yaml")
+		text := strings.ReplaceAll(test.text, "CERTS", "{ clientCertificates: { thumbprints: [PIN] } }")
+		text = strings.ReplaceAll(text, "PIN", strings.Repeat("01", 32))
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, warnings, err := config.Load(config.Sources{File: file})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, w := range warnings {
+			if strings.HasSuffix(w.Path, "llowedOrigins") {
+				got = append(got, strings.ReplaceAll(w.String(), filepath.Dir(file)+"/", ""))
+			}
+		}
+		if strings.Join(got, "\n") != test.want {
+			t.Errorf("%s: got\n%s\nwant\n%s", test.text, strings.Join(got, "\n"), test.want)
+		}
+	}
+}
+
 func TestEveryKeyByEnvironment(t *testing.T) {
 	// What the struct holds, found by another way than the one that Keys takes.
 	fields := map[string]bool{}
@@ -431,7 +476,7 @@ func TestEnvironment(t *testing.T) {
 		"FANFARE_HUBS_CHAT_EVENT_LISTENERS=[]":        "environment FANFARE_HUBS_CHAT_EVENT_LISTENERS: hubs.*.eventListeners: sending events to Event Hubs is not in this build of Fanfare; unset the variable",
 		"FANFARE_LIMITS_HANDSHAKE_TIMEOUT=10":         `environment FANFARE_LIMITS_HANDSHAKE_TIMEOUT: limits.handshakeTimeout: found "10"; expected a duration such as 10s, 500ms or 2m`,
 		"FANFARE_HUBS=[1]":                            "environment FANFARE_HUBS: hubs: found a list; expected a map from hub names to settings",
-		"FANFARE_HUBS={a: {x: 1}}":                    "environment FANFARE_HUBS: hubs.a.x: unknown key; known ones are anonymousConnectPolicy, clientCertificates, webSocketKeepAliveIntervalInSeconds, eventHandlers",
+		"FANFARE_HUBS={a: {x: 1}}":                    "environment FANFARE_HUBS: hubs.a.x: unknown key; known ones are anonymousConnectPolicy, allowedOrigins, clientCertificates, webSocketKeepAliveIntervalInSeconds, eventHandlers",
 		"FANFARE_HUBS={a":                             "environment FANFARE_HUBS: hubs: not valid YAML: ",
 		"FANFARE_HUBS_1A_ANONYMOUS_CONNECT_POLICY=no": `environment FANFARE_HUBS_1A_ANONYMOUS_CONNECT_POLICY: hubs: "1a" is not a hub name; expected a letter followed by at most 127 letters, digits or _`,
 	} {

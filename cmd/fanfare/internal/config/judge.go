@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net"
 	"net/netip"
@@ -18,6 +19,7 @@ import (
 	"github.com/fanfare/fanfare/authn/entra"
 	"github.com/fanfare/fanfare/engine"
 	"github.com/fanfare/fanfare/transport/webhook"
+	"github.com/fanfare/fanfare/transport/websocket"
 )
 
 // judge checks what one value alone cannot show, and each value's own rules. It
@@ -30,6 +32,8 @@ func (d *decoder) judge(c *Config) {
 	for i, h := range c.AudienceHosts {
 		d.host(h, fmt.Sprintf("audienceHosts[%d]", i))
 	}
+	d.origins(c.AllowedOrigins, "allowedOrigins")
+	d.openOrigins(c)
 	d.certificate(c)
 	d.clientCerts(c)
 	d.keys(c, listen)
@@ -197,6 +201,42 @@ func (d *decoder) host(s, path string) {
 	}
 }
 
+// origins checks a list of allowed origins.
+func (d *decoder) origins(list []string, path string) {
+	for i, s := range list {
+		if _, err := websocket.ParseOriginPattern(s); err != nil {
+			d.bad(fmt.Sprintf("%s[%d]", path, i), "%s", err)
+		}
+	}
+}
+
+// openOrigins warns of "*" where nothing but the origin tells the user's own pages
+// from others.
+func (d *decoder) openOrigins(c *Config) {
+	warn := func(list []string, path, why string) {
+		if slices.Contains(list, "*") {
+			d.warn(d.placeOf(path), path, "* lets every page that a user opens connect %s", why)
+		}
+	}
+	if c.Development() {
+		warn(c.AllowedOrigins, "allowedOrigins", "with the development key, which everyone knows")
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Hubs)) {
+		hub, path := c.Hubs[name], join(join("hubs", name), "allowedOrigins")
+		if c.Development() {
+			warn(hub.AllowedOrigins, path, "with the development key, which everyone knows")
+			continue
+		}
+		list := hub.AllowedOrigins
+		if len(list) == 0 {
+			list, path = c.AllowedOrigins, "allowedOrigins"
+		}
+		if hub.ClientCertificates.Set() {
+			warn(list, path, "with the user's certificate to hub "+name)
+		}
+	}
+}
+
 // endpoint checks a public endpoint and returns it in one form, without a slash
 // at its end.
 func (d *decoder) endpoint(s, path string) string {
@@ -304,6 +344,7 @@ var systemEvents = []string{"connect", "connected", "disconnected"}
 
 func (d *decoder) hub(h *Hub, path string, c *Config) {
 	h.AnonymousConnectPolicy = d.oneOf(h.AnonymousConnectPolicy, join(path, "anonymousConnectPolicy"), "deny", "allow")
+	d.origins(h.AllowedOrigins, join(path, "allowedOrigins"))
 	if h.KeepAlive < 1 || h.KeepAlive > 120 {
 		d.bad(join(path, "webSocketKeepAliveIntervalInSeconds"), "found %d; expected 1 to 120", h.KeepAlive)
 	}
@@ -382,6 +423,8 @@ func (d *decoder) limits(l *Limits) {
 		{"outboundBytes", l.OutboundBytes, 1, math.MaxInt},
 		{"totalOutboundBytes", l.TotalOutboundBytes, 0, math.MaxInt},
 		{"groupsPerConnection", l.GroupsPerConnection, 1, 1 << 30},
+		{"totalUnfinishedBytes", l.TotalUnfinishedBytes, 0, math.MaxInt},
+		{"controlRate", l.ControlRate, 1, 1_000_000},
 		{"pendingEvents", l.PendingEvents, 1, 1 << 30},
 	} {
 		switch {
@@ -394,6 +437,12 @@ func (d *decoder) limits(l *Limits) {
 	}
 	if l.HandshakeTimeout < 100*time.Millisecond || l.HandshakeTimeout > 10*time.Minute {
 		d.bad("limits.handshakeTimeout", "found %s; expected 100ms to 10m", span(l.HandshakeTimeout))
+	}
+	if l.MessageTimeout < 100*time.Millisecond || l.MessageTimeout > 24*time.Hour {
+		d.bad("limits.messageTimeout", "found %s; expected 100ms to 24h", span(l.MessageTimeout))
+	}
+	if l.TotalUnfinishedBytes != 0 && l.TotalUnfinishedBytes < 2*l.MessageBytes {
+		d.bad("limits.totalUnfinishedBytes", "found %d, less than twice limits.messageBytes (%d), which one client can take; expected at least that, or 0", l.TotalUnfinishedBytes, l.MessageBytes)
 	}
 	if l.OutboundBytes < l.MessageBytes {
 		d.bad("limits.outboundBytes", "found %d, less than one message of limits.messageBytes (%d); expected at least that", l.OutboundBytes, l.MessageBytes)

@@ -1,0 +1,55 @@
+package transport
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/fanfare/fanfare/engine"
+)
+
+// ControlRate counts what a client sends that carries no data: pings, empty
+// fragments, acknowledgements of nothing new. Its zero value is ready to use. It is
+// for the one goroutine that reads the client's wire.
+//
+// A client may send as many a second as [engine.Limits].ControlRate says, and twice
+// that at once. One that sends more is not read for the second that it is ahead;
+// one that has to be stopped maxControlPauses times without falling back in between
+// is closed.
+type ControlRate struct {
+	// state is when what was counted is made up for, in microseconds of Unix time,
+	// and in its low byte how often the client was stopped since it last had been:
+	// every connection has one of these.
+	state uint64
+}
+
+// maxControlPauses is how often a client is stopped for a second before it is closed.
+const maxControlPauses = 5
+
+// Count notes n frames or messages. more says that reading goes on. If not, w is
+// resumed in time, or reason says why the connection is to be closed.
+func (r *ControlRate) Count(c *engine.Conn, w Wire, n int) (more bool, reason string) {
+	e := c.Hub().Engine()
+	rate := e.Limits().ControlRate
+	ahead := r.add(e.Clock().Now(), time.Duration(n)*time.Second/time.Duration(rate))
+	if ahead <= 2*time.Second {
+		return true, ""
+	}
+	if r.state++; r.state&0xff > maxControlPauses {
+		return false, fmt.Sprintf("The client sends more than %d pings, empty frames and the like a second [limits.controlRate].", rate)
+	}
+	e.Clock().AfterFunc(ahead-time.Second, w.Resume)
+	return false, ""
+}
+
+// add counts what takes the given time to make up for, and returns how far the
+// client is ahead of its rate.
+func (r *ControlRate) add(now time.Time, takes time.Duration) (ahead time.Duration) {
+	at := uint64(now.UnixMicro())
+	even, pauses := r.state>>8, r.state&0xff
+	if even <= at {
+		even, pauses = at, 0
+	}
+	even += uint64(takes.Microseconds())
+	r.state = even<<8 | pauses
+	return time.Duration(even-at) * time.Microsecond
+}
