@@ -292,6 +292,6 @@ func (c *compressor) compress(p []byte) []byte {
 		c.w.Reset(&c.out)
 	}
 	c.w.Write(p) //nolint:errcheck // into memory
-	c.w.Flush()  //nolint:errcheck // into memory
+	c.w.Flush()
 	return bytes.TrimSuffix(bytes.Clone(c.out.Bytes()), []byte{0, 0, 0xff, 0xff})
 }
