@@ -2,4 +2,4 @@
 
 package conformance_test
 
-const raceRounds = 0 // all of them
+const underRace = false
