@@ -163,6 +163,9 @@ func (c *Conn) Gone(wire WireID, code CloseCode, text string) {
 	if code == CloseAbnormal {
 		reason = EndLost
 	}
+	if code != CloseAbnormal && c.leaves(wire) {
+		return
+	}
 	if c.detached(wire, code) {
 		return
 	}

@@ -118,6 +118,8 @@ type lane struct {
 	abandoned bool          // nothing is carried out any more
 	stopTimer func() bool   // of what is still carried out; nil if none runs
 	farewell  func()        // raises disconnected once the lane is not busy
+
+	draining *draining // nil unless the connection ends once the lane is not busy
 }
 
 // size is what r counts for in the bound of its lane.
@@ -318,16 +320,21 @@ func (c *Conn) next(last laneItem) (it laneItem, ok bool) {
 	if l.paused && (!ok || len(l.queue) <= c.hub.engine.limits.PendingEvents/2 && l.budget.slack()) {
 		l.paused, resume = false, c.resume
 	}
-	farewell := l.farewell
+	var farewell func()
+	var drained *draining
 	if !ok {
-		c.busy, l.farewell = false, nil
+		farewell, drained = l.farewell, l.draining
+		c.busy, l.farewell, l.draining = false, nil, nil
 		c.closeLane()
 	}
 	c.mu.Unlock()
 	if resume != nil {
 		resume()
 	}
-	if !ok && farewell != nil {
+	if drained != nil {
+		drained.finish()
+	}
+	if farewell != nil {
 		farewell()
 	}
 	return it, ok

@@ -262,6 +262,18 @@ func (s *shard) gone(c *Conn, polite bool, end *closing) {
 	}
 }
 
+// leaves notes that the far end of c's wire has said goodbye, while c's end waits or
+// has begun.
+func (s *shard) leaves(c *Conn, wire WireID) {
+	switch {
+	case c.durable != nil && c.durable.wire != wire: // another one has taken its place
+	case c.state == connOpen:
+		c.wireDone = true
+	case c.state == connFlushing, c.state == connLingering:
+		s.gone(c, true, nil)
+	}
+}
+
 // settle moves a connection that is over and has nothing left to send on to the
 // next step of its end.
 func (s *shard) settle(c *Conn) {

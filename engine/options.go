@@ -61,7 +61,7 @@ type Limits struct {
 	// Default 256 MiB.
 	TotalUnfinishedBytes int
 	// ControlRate bounds what a client may send in a second that carries no data:
-	// pings of the WebSocket and of its subprotocol, empty fragments and messages,
+	// pings of the WebSocket and of its subprotocol, empty fragments,
 	// acknowledgements of nothing new. Twice as many may come at once. Above it the
 	// connection is read more slowly, and ended if it goes on. Default 100. Doors
 	// enforce it.

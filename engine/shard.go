@@ -75,6 +75,7 @@ const (
 	opPost                       // message to conn
 	opFinish                     // conn ends: closing messages, flush, linger
 	opGone                       // conn's wire is gone or has said goodbye
+	opLeaves                     // conn's wire has said goodbye; conn's end waits for its lane
 	opAbort                      // conn is cut
 	opWritable                   // conn's sink has room
 	opAcknowledge                // n of conn's deliveries have arrived
@@ -328,6 +329,8 @@ func (s *shard) apply(entries []entry) int {
 		s.finish(en.conn, en.closing)
 	case opGone:
 		s.gone(en.conn, en.polite, en.closing)
+	case opLeaves:
+		s.leaves(en.conn, en.wire)
 	case opAbort:
 		s.drop(en.conn)
 	case opWritable:

@@ -285,7 +285,8 @@ func engineError(err error) *engine.Error {
 
 // Refuse closes the connection because of what the client sent: with code, and
 // with reason, which the client sees. detail is for the log; it holds no payload.
-// What comes in afterwards is discarded.
+// What comes in afterwards is discarded; what came before is still carried out and
+// answered.
 func (s *Session) Refuse(code engine.CloseCode, reason, detail string) {
 	if s.Over() {
 		return
@@ -293,7 +294,8 @@ func (s *Session) Refuse(code engine.CloseCode, reason, detail string) {
 	c := s.conn
 	s.log.Info("closed a client that broke its protocol", "rule", "client.protocol", "connection", c.ID(), "hub", c.Hub().Name(),
 		"code", int(code), "reason", reason, "detail", detail)
-	c.EndOn(s.id, engine.EndProtocol, code, "", reason)
+	s.over()
+	c.EndAfter(s.id, func() { c.EndOn(s.id, engine.EndProtocol, code, "", reason) })
 }
 
 func (s *Session) refuse(err error) {

@@ -261,6 +261,7 @@ func (n *node) hang(c *config.Config) {
 		HandshakeTimeout:           c.Limits.HandshakeTimeout,
 		UnauthenticatedConnections: c.Limits.UnauthenticatedConnections,
 		Compression:                c.Compression.Enabled,
+		CompressionMemory:          compressionMemory(c),
 		Protocols:                  []websocket.Protocol{mqtt.Protocol(&mqtt.Options{Logger: n.log.With("room", "mqtt")})},
 		TrustedProxies:             c.TrustedProxies,
 		AllowedOrigins:             n.allowedOrigins,
@@ -396,4 +397,12 @@ func (n *node) httpServer(c *config.Config, front *admission) *http.Server {
 		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: mostStreams, WriteByteTimeout: bodyTime / 2},
 		ErrorLog: n.httpErrors(n.log.With("room", "http")),
 	}
+}
+
+// compressionMemory returns the setting as an option, where 0 means the default.
+func compressionMemory(c *config.Config) int {
+	if c.Compression.Memory == 0 {
+		return -1
+	}
+	return c.Compression.Memory
 }

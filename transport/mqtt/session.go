@@ -346,11 +346,16 @@ func (s *session) end(reason byte, code engine.CloseCode, text, detail string) {
 	if text == "" {
 		text = detail
 	}
-	if s.version == version5 {
-		c.SetDetails(s.details.Load().parted(false, reason, nil))
-		s.post(parting{code: reason, reason: text}.within(s.maxPacket))
-	}
-	c.EndOn(s.id, engine.EndProtocol, code, "", text)
+	c.EndAfter(s.id, func() {
+		if s.Over() {
+			return // meanwhile, or on another wire
+		}
+		if s.version == version5 {
+			c.SetDetails(s.details.Load().parted(false, reason, nil))
+			s.post(parting{code: reason, reason: text}.within(s.maxPacket))
+		}
+		c.EndOn(s.id, engine.EndProtocol, code, "", text)
+	})
 }
 
 // post sends a packet to the client.

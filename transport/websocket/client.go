@@ -21,6 +21,7 @@ type client struct {
 	reader   reader
 	state    clientState
 	inflated int32 // bytes that came of compressed messages in this turn
+	window   *window
 }
 
 // maxInflated is what a client's compressed messages may become before others get
@@ -32,8 +33,9 @@ type clientState uint8
 const (
 	clientOpen clientState = iota
 	// clientDeaf broke the framing: its bytes mean nothing any more, and are
-	// discarded until it is gone. Unread, they would make the kernel answer the
-	// close with a reset, which may destroy the close frame on its way.
+	// discarded until its close frame has come or it is gone. Unread, they would
+	// make the kernel answer the close with a reset, which may destroy the close
+	// frame on its way.
 	clientDeaf
 	// clientGone has said goodbye, or was lost.
 	clientGone
@@ -50,9 +52,13 @@ func (h *Handler) open(c *accepted, o *transport.SessionOptions, join func(*tran
 	cl := &struct { // one piece of memory
 		client
 		own transport.Session
-	}{client: client{reader: newReader(h.limits.MessageBytes, o.Encoding.(encoding).deflate)}}
+	}{client: client{reader: newReader(h.limits.MessageBytes, c.agreed)}}
 	cl.session = &cl.own
 	w := h.wires.NewAfter(c.Conn, c.answer, &cl.client)
+	if kept := c.agreed.kept(); kept > 0 {
+		cl.window = &window{size: kept}
+		w = &windowWire{Wire: w, windows: &h.windows, size: kept}
+	}
 	if o.Raw { // nothing is sent to it by itself
 		w.OfferBytes(nil) //nolint:errcheck // the wire tells of its loss
 	}
@@ -68,6 +74,7 @@ func (h *Handler) open(c *accepted, o *transport.SessionOptions, join func(*tran
 // Consume implements [netwire.Reader].
 func (c *client) Consume(p []byte) (n int, more bool) {
 	if c.state != clientOpen {
+		c.discard(p)
 		return len(p), c.session.Control(1) // even what is discarded has its bound
 	}
 	if !c.session.Wants() {
@@ -85,12 +92,14 @@ func (c *client) Consume(p []byte) (n int, more bool) {
 		c.refuse(err)
 	}
 	if c.state != clientOpen {
+		begun := c.reader.begun()
 		c.reader.part = nil
-	}
-	c.track(before)
-	if c.state != clientOpen {
+		c.track(before)
+		c.discard(begun)
+		c.discard(p[n:])
 		return len(p), true
 	}
+	c.track(before)
 	bare := int(c.reader.bare)
 	if c.session.Over() {
 		bare++ // nothing that comes is of any use
@@ -101,14 +110,32 @@ func (c *client) Consume(p []byte) (n int, more bool) {
 	return n, more
 }
 
+// discard drops what comes of a client that has broken the framing. Its close frame,
+// the answer to the one it was sent, ends the connection at once (RFC 6455 section
+// 7.1.1).
+func (c *client) discard(p []byte) {
+	if c.state == clientDeaf && c.reader.discard(p) {
+		c.leave(noStatus, "")
+	}
+}
+
+// leave notes the client's close frame.
+func (c *client) leave(code engine.CloseCode, text string) {
+	c.state = clientGone
+	c.reader.part = nil
+	c.session.Gone(code, text)
+}
+
 // message implements receiver.
 func (c *client) message(op ws.OpCode, compressed bool, p []byte) (more bool) {
 	if c.session.Over() {
 		return true // before anything is spent on it
 	}
 	if compressed {
+		in := inflaters.Get().(*inflater)
+		defer in.free()
 		var err *frameError
-		if p, err = inflate(p, int(c.reader.limit)); err != nil {
+		if p, err = in.inflate(p, int(c.reader.limit), c.window); err != nil {
 			c.refuse(err)
 			return true
 		}
@@ -134,12 +161,10 @@ func (c *client) control(op ws.OpCode, p []byte) (more bool) {
 	case ws.OpClose:
 		code, text, err := parseClose(p)
 		if err != nil {
-			c.state = clientDeaf
 			c.refuse(err)
-			return false
+			code, text = noStatus, "" // it is a close frame all the same
 		}
-		c.state = clientGone
-		c.session.Gone(code, text)
+		c.leave(code, text)
 		return false
 	}
 	return true

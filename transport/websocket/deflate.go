@@ -5,85 +5,19 @@ import (
 	"encoding/binary"
 	"io"
 	"slices"
-	"strings"
 	"sync"
 
-	"github.com/gobwas/httphead"
 	"github.com/klauspost/compress/flate"
 
 	"github.com/fanfare/fanfare/engine"
 	"github.com/fanfare/fanfare/transport"
 )
 
-// permessage-deflate (RFC 7692), without context takeover in either direction: a
-// message compresses the same for everyone, and no connection owns a window.
-
-const extensionDeflate = "permessage-deflate"
-
-// deflateResponse accepts an offer. Both directions forget each message.
-const deflateResponse = extensionDeflate + "; server_no_context_takeover; client_no_context_takeover"
-
-// acceptDeflate returns the answer to the first of the offers in the values of
-// Sec-WebSocket-Extensions that can be accepted, and "" if none can. An offer that
-// wants a smaller window of the server is declined; so is one with a parameter
-// that is unknown, repeated, or has a bad value (section 7.1).
-func acceptDeflate(offers []string) string {
-	for _, line := range offers {
-		options, ok := httphead.ParseOptions([]byte(line), nil)
-		if !ok {
-			return ""
-		}
-		for _, o := range options {
-			if !strings.EqualFold(string(o.Name), extensionDeflate) {
-				continue
-			}
-			if window, ok := acceptable(o); ok && window {
-				return deflateResponse + "; server_max_window_bits=15" // asked for, it must be answered
-			} else if ok {
-				return deflateResponse
-			}
-		}
-	}
-	return ""
-}
-
-// acceptable reports whether o can be accepted, and whether it asks for a bound of
-// the server's window.
-func acceptable(o httphead.Option) (window, ok bool) {
-	ok = true
-	var seen []string
-	o.Parameters.ForEach(func(k, v []byte) bool {
-		if slices.Contains(seen, string(k)) {
-			ok = false
-			return false
-		}
-		seen = append(seen, string(k))
-		switch string(k) {
-		case "server_no_context_takeover", "client_no_context_takeover":
-			ok = len(v) == 0
-		case "client_max_window_bits":
-			// Without an answer to it the client uses the full window, which is
-			// what the reader has.
-			ok = len(v) == 0 || windowBits(v)
-		case "server_max_window_bits":
-			window, ok = true, string(v) == "15"
-		default:
-			ok = false
-		}
-		return ok
-	})
-	return window, ok
-}
-
-func windowBits(v []byte) bool {
-	return len(v) == 1 && (v[0] == '8' || v[0] == '9') || len(v) == 2 && v[0] == '1' && '0' <= v[1] && v[1] <= '5'
-}
+// Messages are compressed without context takeover (RFC 7692 section 7.1.1.1): each
+// is the same for everyone, and no connection owns what one was compressed with.
 
 // tail is what ends a message's compressed data and does not travel.
 var tail = []byte{0x00, 0x00, 0xff, 0xff}
-
-// end finishes a stream: the tail, and an empty last block.
-var end = []byte{0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0xff}
 
 // compressor is a flate.Writer with its output.
 type compressor struct {
@@ -91,17 +25,29 @@ type compressor struct {
 	w   *flate.Writer
 }
 
-var compressors = sync.Pool{New: func() any {
+func newCompressor(window uint8) *compressor {
 	c := &compressor{}
-	c.w, _ = flate.NewWriter(&c.out, flate.BestSpeed) // fails for unknown levels only
+	// These fail for unknown levels and sizes only.
+	if window == maxWindowBits {
+		c.w, _ = flate.NewWriter(&c.out, flate.BestSpeed)
+	} else {
+		c.w, _ = flate.NewWriterWindow(&c.out, 1<<window)
+	}
 	return c
-}}
+}
 
-// deflate replaces dst[at:] by its compressed form. The same bytes always give
-// the same form.
-func deflate(dst []byte, at int) []byte {
-	c := compressors.Get().(*compressor)
-	defer compressors.Put(c)
+// compressors holds *compressor, by the bits of the window.
+var compressors [maxWindowBits + 1]sync.Pool
+
+// deflate replaces dst[at:] by its compressed form, in which nothing refers to what
+// is more than a window before it. The same bytes always give the same form.
+func deflate(dst []byte, at int, window uint8) []byte {
+	pool := &compressors[window]
+	c, ok := pool.Get().(*compressor)
+	if !ok {
+		c = newCompressor(window)
+	}
+	defer pool.Put(c)
 	c.out.Reset()
 	c.w.Reset(&c.out)
 	_, _ = c.w.Write(dst[at:]) // writes to memory do not fail
@@ -129,25 +75,92 @@ func store(dst []byte, at int) []byte {
 	return dst
 }
 
-var decompressors = sync.Pool{New: func() any { return flate.NewReader(nil) }}
-
 var errDeflate = &frameError{engine.CloseInvalidData, transport.ReasonInvalidFrame, "a compressed message that does not decompress"}
 
-// inflate decompresses p, up to limit bytes: a few bytes may stand for very many.
-func inflate(p []byte, limit int) ([]byte, *frameError) {
-	r := decompressors.Get().(io.ReadCloser)
-	defer func() {
-		r.(flate.Resetter).Reset(bytes.NewReader(nil), nil) // lets go of p
-		decompressors.Put(r)
-	}()
-	r.(flate.Resetter).Reset(io.MultiReader(bytes.NewReader(p), bytes.NewReader(end)), nil)
-	var out bytes.Buffer
-	n, err := out.ReadFrom(io.LimitReader(r, int64(limit)+1))
-	switch {
-	case err != nil:
-		return nil, errDeflate
-	case n > int64(limit):
-		return nil, errTooLarge
+// end finishes a client's message: the tail, and an empty last block, whose end shows
+// that all before it was read.
+var end = []byte{0x00, 0x00, 0xff, 0xff, lastStored, 0x00, 0x00, 0xff, 0xff}
+
+// lastStored begins a block that is not compressed and the last.
+const lastStored = 0x01
+
+// maxLastBlocks is how many blocks of one message may say that they are the last.
+// Each of them makes the inflater begin anew, which costs more than its two bytes.
+const maxLastBlocks = 4096
+
+// inflater decompresses messages of clients.
+type inflater struct {
+	in   []byte
+	src  bytes.Reader // of in
+	r    io.ReadCloser
+	out  bytes.Buffer
+	dict []byte
+}
+
+// inflaters holds *inflater.
+var inflaters = sync.Pool{New: func() any {
+	i := &inflater{}
+	i.r = flate.NewReader(&i.src)
+	return i
+}}
+
+// maxPooledInflater is the most memory that an inflater keeps for its next message.
+const maxPooledInflater = 256 << 10
+
+// free gives i back, and with it what inflate has returned.
+func (i *inflater) free() {
+	if cap(i.in) <= maxPooledInflater && i.out.Cap() <= maxPooledInflater {
+		inflaters.Put(i)
 	}
-	return out.Bytes(), nil
+}
+
+// inflate decompresses p, the payload of a message, up to limit bytes: a few bytes
+// may stand for very many. w is the client's window, nil if none is kept. What it
+// returns is valid until free.
+//
+// A block that says it is the last ends neither the message nor the window: the next
+// one begins at the next byte (RFC 7692 section 7.2.3.4).
+func (i *inflater) inflate(p []byte, limit int, w *window) ([]byte, *frameError) {
+	i.in = append(append(i.in[:0], p...), end...)
+	i.src.Reset(i.in)
+	i.out.Reset()
+	var before []byte
+	if w != nil {
+		before = w.data
+	}
+	for range maxLastBlocks {
+		i.r.(flate.Resetter).Reset(&i.src, i.dictionary(before))
+		_, err := i.out.ReadFrom(io.LimitReader(i.r, int64(limit-i.out.Len())+1))
+		switch {
+		case err != nil:
+			return nil, errDeflate
+		case i.out.Len() > limit:
+			return nil, errTooLarge
+		}
+		switch i.src.Len() {
+		case 0, // it was the block that inflate has added
+			len(end),             // it was the client's, which left out the header before the tail
+			len(end) - len(tail): // that header was of a last block
+			w.add(i.out.Bytes())
+			return i.out.Bytes(), nil
+		}
+		if i.src.Len() < len(end) {
+			return nil, errDeflate
+		}
+	}
+	return nil, errDeflate
+}
+
+// dictionary returns what the next block may refer to: the end of before, and of what
+// has come of the message so far.
+func (i *inflater) dictionary(before []byte) []byte {
+	out := i.out.Bytes()
+	if len(out) == 0 {
+		return before
+	}
+	if len(before) > 0 && len(out) < maxWindow {
+		i.dict = append(append(i.dict[:0], before...), out...)
+		out = i.dict
+	}
+	return out[max(0, len(out)-maxWindow):]
 }

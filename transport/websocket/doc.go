@@ -55,6 +55,14 @@
 // neither an authenticator nor a connect handler can mistake a stranger's claim.
 // Nothing is verified here: that is the authenticator's business, or the handler's.
 //
+// # Compression
+//
+// With Options.Compression a client may use permessage-deflate (RFC 7692). Each message
+// to clients is compressed by itself, once for all whose subprotocols and windows
+// (server_max_window_bits, 8 to 15) are equal. A client may refer to what it has sent
+// before unless it offers not to; what must be kept for that is bounded by
+// Options.CompressionMemory. The answer names no parameter that was not offered.
+//
 // # Promises
 //
 //   - The handler returns once the connection is open, except over HTTP/2. Its life
@@ -64,15 +72,19 @@
 //     HTTP/2 that of its request, too.
 //   - What a stranger sends is bounded: a message by Limits.MessageBytes over all
 //     its fragments and after decompression, and what it announces costs nothing
-//     until it arrives. Frames are held to RFC 6455 strictly.
+//     until it arrives. Frames are held to RFC 6455 strictly: package internal/conformance
+//     below this one shows how.
+//   - What a client has asked before it breaks the framing is still answered, within
+//     Limits.CloseTimeout; then it is sent a close frame, and its own, in answer,
+//     closes the connection at once.
 //   - A message that is not complete within Limits.MessageTimeout of its first byte
 //     ends its connection with 1008, whatever else arrives meanwhile, and so does
 //     the largest one when all together are over Limits.TotalUnfinishedBytes.
 //   - A client has a share of each turn: 64 frames, and the rest of what was read
 //     waits until the others had theirs. Frames that carry no data (pings, pongs,
-//     empty fragments and messages, pings of the subprotocol, acknowledgements of
-//     nothing new) are counted: above Limits.ControlRate the client is read more
-//     slowly, and if it goes on it is closed with 1008.
+//     empty fragments, pings of the subprotocol, acknowledgements of nothing new)
+//     are counted: above Limits.ControlRate the client is read more slowly, and if
+//     it goes on it is closed with 1008.
 //   - Nothing a client does, or leaves undone, holds another one up.
 //
 // # Caveats

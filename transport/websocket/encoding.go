@@ -15,8 +15,8 @@ import (
 // whose encodings are equal share bytes, compressed ones too: each message is
 // compressed by itself, without a context that would make it one connection's own.
 type encoding struct {
-	codec   subprotocol.Encoder
-	deflate bool
+	codec  subprotocol.Encoder
+	window uint8 // bits of the window that messages are compressed with; 0 for not at all
 }
 
 var _ engine.Encoding = encoding{}
@@ -40,7 +40,7 @@ func (e encoding) AppendBody(dst []byte, m *engine.Message) ([]byte, bool) {
 	if !ok {
 		return dst, false
 	}
-	return deflate(dst, at), true
+	return deflate(dst, at, e.window), true
 }
 
 // AppendPrefix implements [engine.Encoding]: the frame's header, and what is the
@@ -88,7 +88,7 @@ const minCompressed = 256
 
 // compresses decides by the message alone, so that header and body agree.
 func (e encoding) compresses(m *engine.Message) bool {
-	return e.deflate && m.Kind == engine.KindData && len(m.Payload.Data) >= minCompressed
+	return e.window != 0 && m.Kind == engine.KindData && len(m.Payload.Data) >= minCompressed
 }
 
 // maxControl is the most that a control frame may carry (RFC 6455 section 5.5).

@@ -205,7 +205,7 @@ func TestCompression(t *testing.T) {
 		"permessage-deflate; server_no_context_takeover":                    true,
 		"x-webkit-deflate-frame, permessage-deflate":                        true,
 		"permessage-deflate; server_max_window_bits=15":                     true,
-		"permessage-deflate; server_max_window_bits=10":                     false,
+		"permessage-deflate; server_max_window_bits=10":                     true,
 		"permessage-deflate; server_max_window_bits=10, permessage-deflate": true,
 		"permessage-deflate; surprise":                                      false,
 		"permessage-deflate; client_max_window_bits=7":                      false,

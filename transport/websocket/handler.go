@@ -36,10 +36,16 @@ type Options struct {
 	// recovered after its wire was lost. Default 30 s; negative for never.
 	RecoveryWindow time.Duration
 
-	// Compression accepts permessage-deflate (RFC 7692), without context
-	// takeover, from clients that offer it. It costs processor time for each
-	// message and encoding, though not for each receiver. Default: off.
+	// Compression accepts permessage-deflate (RFC 7692) from clients that offer
+	// it. It costs processor time for each message and encoding, though not for
+	// each receiver. Default: off.
 	Compression bool
+	// CompressionMemory bounds the bytes that are kept of what clients have sent
+	// compressed, which the next message of each may refer to: up to 32 KiB for a
+	// client that does not offer client_no_context_takeover. A client for which
+	// there is no room goes without compression. Default 256 MiB; negative for
+	// none, so that only clients that offer client_no_context_takeover compress.
+	CompressionMemory int
 	// Portable makes every connection use the runtime's network poller and a
 	// reading goroutine, as those that are not plain TCP on Linux do anyway.
 	Portable bool
@@ -91,6 +97,7 @@ type Handler struct {
 	waiting  waitingClients
 	knocking atomic.Int64 // clients that are being authenticated
 	leaving  atomic.Int64 // clients that were refused after the answer 101
+	windows  atomic.Int64 // bytes of CompressionMemory that are spoken for
 }
 
 // NewHandler returns the door to e. auth says who its clients are.
@@ -110,6 +117,9 @@ func NewHandler(e *engine.Engine, auth transport.Authenticator, o *Options) *Han
 	}
 	if h.o.UnauthenticatedConnections == 0 {
 		h.o.UnauthenticatedConnections = 1000
+	}
+	if h.o.CompressionMemory == 0 {
+		h.o.CompressionMemory = 256 << 20
 	}
 	if h.o.RecoveryWindow == 0 {
 		h.o.RecoveryWindow = 30 * time.Second

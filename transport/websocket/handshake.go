@@ -476,12 +476,12 @@ func spelled(name string, offered []string) (string, bool) {
 
 // upgrade answers 101 and opens the connection.
 func (k *knock) upgrade(a *engine.Admission, chosen string, raw rawMode) error {
-	c, deflated, err := k.acceptDeflated(chosen)
+	c, err := k.acceptDeflated(chosen)
 	if err != nil {
 		a.Abandon("The client was gone before the handshake was done.")
 		return nil //nolint:nilerr // accept has told the log, and there is nobody left to answer
 	}
-	o := k.session(chosen, raw, deflated)
+	o := k.session(chosen, raw, c.agreed)
 	if err := k.h.open(c, o, func(s *transport.Session, w transport.Wire) error {
 		return s.Open(a, w, o)
 	}); err != nil {
@@ -491,7 +491,7 @@ func (k *knock) upgrade(a *engine.Admission, chosen string, raw rawMode) error {
 }
 
 // session says what a session is to know of a client that speaks protocol.
-func (k *knock) session(protocol string, raw rawMode, deflated bool) *transport.SessionOptions {
+func (k *knock) session(protocol string, raw rawMode, a agreement) *transport.SessionOptions {
 	h := k.h
 	o := &transport.SessionOptions{WirePings: true, Logger: h.o.Logger}
 	if received := h.o.Observer.Received; received != nil {
@@ -506,18 +506,23 @@ func (k *knock) session(protocol string, raw rawMode, deflated bool) *transport.
 		codec, o.Decoder = subprotocol.Raw(raw.mode, raw.group, raw.noEcho)
 		o.Subprotocol, o.Raw = strings.Clone(protocol), true
 	}
-	o.Encoding = encoding{codec, deflated}
+	o.Encoding = encoding{codec, a.server}
 	return o
 }
 
 // acceptDeflated is accept with compression, if that is wanted on both ends.
-func (k *knock) acceptDeflated(protocol string) (c *accepted, deflated bool, err error) {
-	extension := ""
+func (k *knock) acceptDeflated(protocol string) (*accepted, error) {
+	var a agreement
 	if k.h.o.Compression {
-		extension = acceptDeflate(k.r.Header.Values("Sec-Websocket-Extensions"))
+		a = acceptDeflate(k.r.Header.Values("Sec-Websocket-Extensions"), k.h.reserveWindow)
 	}
-	c, err = k.accept(protocol, extension)
-	return c, extension != "", err
+	c, err := k.accept(protocol, a.response)
+	if err != nil {
+		k.h.windows.Add(-int64(a.kept()))
+		return nil, err
+	}
+	c.agreed = a
+	return c, nil
 }
 
 // accepted is a connection that was taken out of the HTTP server's hands.
@@ -525,6 +530,7 @@ type accepted struct {
 	net.Conn
 	answer []byte // 101, which the client has yet to get
 	rest   []byte // what it has sent already
+	agreed agreement
 }
 
 // accept takes the connection out of the HTTP server's hands. The answer is left to
@@ -539,7 +545,7 @@ func (k *knock) accept(protocol, extension string) (*accepted, error) {
 		return nil, err
 	}
 	rest, _ := rw.Reader.Peek(rw.Reader.Buffered())
-	return &accepted{c, appendAnswer(nil, k.r.Header.Get("Sec-Websocket-Key"), protocol, extension), rest}, nil
+	return &accepted{Conn: c, answer: appendAnswer(nil, k.r.Header.Get("Sec-Websocket-Key"), protocol, extension), rest: rest}, nil
 }
 
 // send sends the answer alone.
@@ -557,7 +563,8 @@ func (k *knock) send(c *accepted) error {
 
 // appendAnswer appends the answer to a handshake (RFC 6455 section 4.2.2). protocol
 // and extension are of a client's or our own making, and hold no line break; an
-// empty one is left out.
+// empty one is left out. Names are spelled as the RFC spells them: there are clients
+// that compare letters.
 func appendAnswer(dst []byte, key, protocol, extension string) []byte {
 	const uuid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 	var text [24 + len(uuid)]byte                              // of a key that checkUpgrade has seen

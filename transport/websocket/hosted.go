@@ -136,7 +136,7 @@ func (k *knock) host(p *Protocol, t target) error {
 		return nil // the log was told, and there is nobody left to answer
 	}
 	g.conn, g.rest = c.Conn, c.rest
-	g.client.reader = newReader(k.h.limits.MessageBytes, false)
+	g.client.reader = newReader(k.h.limits.MessageBytes, agreement{})
 	p.Serve(k.r.Context(), g)
 	return nil
 }
@@ -150,6 +150,7 @@ type Guest struct {
 	rest    []byte   // has been read of conn, and not taken
 	wire    transport.Wire
 	start   func()
+	closed  bool // the client has sent its close frame
 	client  client
 }
 
@@ -198,7 +199,6 @@ func (g *Guest) Receive(take func(p []byte) (more bool)) error {
 		g.rest = p[n:]
 		switch most := 2 * g.Limits().ControlRate; {
 		case r.bad != nil:
-			g.client.reader = reader{} // what follows is at best frames again
 			g.Refuse(engine.Errorf(engine.CodeInvalid, "websocket.frame", "%s", r.bad.detail), nil, r.bad.code, r.bad.reason)
 			return ErrGuest
 		case r.gone:
@@ -216,6 +216,7 @@ func (g *Guest) Receive(take func(p []byte) (more bool)) error {
 		}
 		n, err := g.conn.Read(buf[:])
 		if reason := hold.add(n); reason != "" {
+			g.rest = buf[:n]
 			g.Refuse(engine.Errorf(engine.CodeUnavailable, "limits.totalUnfinishedBytes", "%s", reason), nil, engine.ClosePolicy, reason)
 			return ErrGuest
 		}
@@ -259,6 +260,7 @@ func (r *greeter) control(op ws.OpCode, p []byte) bool {
 		_, err := r.guest.conn.Write(append(appendHeader(nil, ws.OpPong, false, len(p)), p...))
 		r.gone = err != nil
 	case ws.OpClose:
+		r.guest.closed = true
 		code, _, err := parseClose(p)
 		if err != nil {
 			r.bad = err
@@ -290,8 +292,8 @@ func (g *Guest) Refuse(err error, last []byte, code engine.CloseCode, text strin
 	defer h.leaving.Add(-1)
 	crowded := h.leaving.Add(1) > int64(h.o.UnauthenticatedConnections)
 	c.SetDeadline(time.Now().Add(h.limits.CloseTimeout))
-	if _, err := c.Write(appendLast(nil, last, code, text)); err == nil && !crowded {
-		awaitClose(c, g.client.reader, g.rest)
+	if _, err := c.Write(appendLast(nil, last, code, text)); err == nil && !crowded && !g.closed {
+		awaitClose(c, &g.client.reader, g.rest)
 	}
 }
 

@@ -65,8 +65,8 @@ type reader struct {
 	bare    uint8 // frames without data that feed came across: control frames and empty ones
 }
 
-func newReader(limit int, deflate bool) reader {
-	return reader{limit: int32(min(limit, math.MaxInt32)), deflate: deflate}
+func newReader(limit int, a agreement) reader {
+	return reader{limit: int32(min(limit, math.MaxInt32)), deflate: a.server != 0}
 }
 
 // partial is a message, or a frame, that has not arrived whole.
@@ -85,6 +85,10 @@ type partial struct {
 	ctl        []byte // of a control frame that has not arrived whole
 
 	held *engine.Unfinished // nil until the end of the turn in which it began
+
+	// Of discard alone.
+	skip    uint64 // bytes of the frame's payload that have not arrived
+	closing bool   // the frame is a close frame
 }
 
 // maxHeader is the length of the longest header of a masked frame.
@@ -99,12 +103,24 @@ type header struct {
 	length     int
 }
 
+// room returns the most bytes that the frames of one message may have. The limit is
+// for what a message says, which deflate may make longer: by an eighth with fixed
+// codes, and by a header for each block and flush.
+func (r *reader) room(compressed bool) int {
+	limit := int64(r.limit)
+	if compressed {
+		limit += limit/8 + limit/64 + 1024
+	}
+	return int(min(limit, math.MaxInt))
+}
+
 // framesPerTurn is how many frames a client gets handled before others have their
 // turn: with small ones, one read brings thousands.
 const framesPerTurn = 64
 
 // feed reads b and reports how much of it was taken: all, unless it holds more than
 // framesPerTurn frames, or the receiver wanted no more, or the client broke a rule.
+// Then what was begun of a header, and what was not taken, are for [reader.discard].
 func (r *reader) feed(b []byte, to receiver) (n int, more bool, err *frameError) {
 	r.bare = 0
 	for frames := 0; n < len(b) && frames < framesPerTurn; frames++ {
@@ -148,7 +164,7 @@ func (r *reader) whole(b []byte, to receiver) (n int, more bool, err *frameError
 	case h.op.IsControl():
 		ws.Cipher(p, h.mask, 0)
 		more = to.control(h.op, p)
-	case h.length > int(r.limit):
+	case h.length > r.room(h.compressed):
 		r.refuse(errTooLarge, to)
 	case !r.mute:
 		ws.Cipher(p, h.mask, 0)
@@ -164,23 +180,23 @@ func (r *reader) piece(b []byte, to receiver) (n int, more bool, err *frameError
 	if !p.in {
 		n = copy(p.header[p.have:], b)
 		h, size, err := parseHeader(p.header[:p.have+n], r.deflate)
+		if err == nil && size > 0 {
+			err = check(h, p.message)
+		}
 		if err != nil {
-			return n, false, err
+			return 0, false, err
 		}
 		if size == 0 {
 			p.have += n
 			return n, true, nil
 		}
 		n, p.have = size-p.have, 0
-		if err := check(h, p.message); err != nil {
-			return n, false, err
-		}
 		p.head, p.done, p.in = h, 0, true
 		r.count(h)
 		if !h.op.IsControl() && h.op != ws.OpContinuation {
 			p.message, p.compressed = h.op, h.compressed
 		}
-		if !h.op.IsControl() && h.length > int(r.limit)-len(p.data) {
+		if !h.op.IsControl() && h.length > r.room(p.compressed)-len(p.data) {
 			r.refuse(errTooLarge, to)
 		}
 		b = b[n:]
@@ -219,10 +235,10 @@ func (r *reader) piece(b []byte, to receiver) (n int, more bool, err *frameError
 	return n, to.message(p.message, p.compressed, p.data), nil
 }
 
-// count notes a frame that carries no data. An empty one may end a message that has
-// some.
+// count notes a frame that carries no data. An empty one that ends a message is as
+// good as one that has some: an empty message is a message.
 func (r *reader) count(h header) {
-	if h.op.IsControl() || h.length == 0 && (!h.fin || h.op != ws.OpContinuation) {
+	if h.op.IsControl() || h.length == 0 && !h.fin {
 		r.bare++
 	}
 }
@@ -237,6 +253,77 @@ func (r *reader) refuse(err *frameError, to receiver) {
 		r.part.data, r.part.valid = nil, 0
 	}
 	to.refuse(err)
+}
+
+// begun returns what has arrived of a header that is not complete.
+func (r *reader) begun() []byte {
+	if r.part == nil {
+		return nil
+	}
+	return r.part.header[:r.part.have]
+}
+
+// discard reads what comes after the end of the conversation, of which only the
+// client's close frame means anything, and reports whether that has arrived. It
+// finds frames by the lengths that their headers state, also those of frames that
+// break other rules. A client whose bytes are not frames is read until it is gone.
+func (r *reader) discard(b []byte) (closed bool) {
+	if r.part == nil {
+		r.part = &partial{}
+	}
+	p := r.part
+	if p.in { // of the message that was under way
+		p.skip, p.closing = uint64(p.head.length-p.done), p.head.op == ws.OpClose
+		p.in = false
+	}
+	p.data, p.ctl = nil, nil
+	for len(b) > 0 {
+		if p.skip == 0 {
+			n := copy(p.header[p.have:], b)
+			size, length := extent(p.header[:p.have+n])
+			if size == 0 {
+				p.have += n
+				return false
+			}
+			b = b[size-p.have:]
+			p.have, p.skip, p.closing = 0, length, ws.OpCode(p.header[0]&0x0f) == ws.OpClose
+		}
+		n := min(p.skip, uint64(len(b)))
+		p.skip -= n
+		b = b[n:]
+		if p.skip == 0 && p.closing {
+			return true
+		}
+	}
+	return false
+}
+
+// extent returns the size of the frame's header at the beginning of b, 0 if b is too
+// short, and the length that it states, whatever else it says.
+func extent(b []byte) (size int, length uint64) {
+	if len(b) < 2 {
+		return 0, 0
+	}
+	size, length = 2, uint64(b[1]&0x7f)
+	switch length {
+	case 126:
+		size += 2
+	case 127:
+		size += 8
+	}
+	mask := 0
+	if b[1]&0x80 != 0 {
+		mask = 4
+	}
+	switch {
+	case len(b) < size+mask:
+		return 0, 0
+	case length == 126:
+		length = uint64(binary.BigEndian.Uint16(b[2:]))
+	case length == 127:
+		length = binary.BigEndian.Uint64(b[2:])
+	}
+	return size + mask, length
 }
 
 // append adds b to the message. It reports false for text that can no longer

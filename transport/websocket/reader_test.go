@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"bytes"
+	"compress/flate"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -55,6 +56,7 @@ func read(t *testing.T, b []byte, deflate bool, next func() int) []string {
 		n, more, err := r.feed(chunk, &to)
 		if err != nil {
 			to.events = append(to.events, err.detail)
+			to.events = append(to.events, rest(&r, b[n:], next))
 			break
 		}
 		if !more || n == 0 {
@@ -69,6 +71,17 @@ func read(t *testing.T, b []byte, deflate bool, next func() int) []string {
 		b = b[n:]
 	}
 	return to.events
+}
+
+// rest says where a close frame comes in b, which begins with what broke the rules.
+func rest(r *reader, b []byte, next func() int) string {
+	closed := r.discard(nil)
+	for len(b) > 0 && !closed {
+		n := min(len(b), next())
+		closed = r.discard(b[:n])
+		b = b[n:]
+	}
+	return fmt.Sprint("a close frame follows: ", closed)
 }
 
 // FuzzReader checks that bytes mean the same however they are cut, and that what
@@ -99,18 +112,64 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
+// inflated is what a message decompresses to.
+func inflated(p []byte, limit int, w *window) ([]byte, *frameError) {
+	in := inflaters.Get().(*inflater)
+	defer in.free()
+	out, err := in.inflate(p, limit, w)
+	return bytes.Clone(out), err
+}
+
 // FuzzInflate checks that decompression is bounded and gives back what was
-// compressed.
+// compressed: with every window, in blocks that end with the message or before it, and
+// by a client that refers to the message before.
 func FuzzInflate(f *testing.F) {
-	f.Add([]byte("some text, some text, some text"))
-	f.Add([]byte{0xff})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if out, err := inflate(b, 1000); err == nil && len(out) > 1000 {
+	f.Add([]byte("some text, some text, some text"), uint8(9), uint16(10))
+	f.Add([]byte{0xff}, uint8(15), uint16(0))
+	f.Add(bytes.Repeat([]byte("regular "), 5000), uint8(8), uint16(700))
+	f.Fuzz(func(t *testing.T, b []byte, bits uint8, cut uint16) {
+		bits = minWindowBits + bits%(maxWindowBits-minWindowBits+1)
+		if out, err := inflated(b, 1000, nil); err == nil && len(out) > 1000 {
 			t.Fatalf("%d bytes", len(out))
 		}
-		out, err := inflate(deflate(bytes.Clone(b), 0), max(len(b), 1))
-		if err != nil || !bytes.Equal(out, b) {
-			t.Fatalf("%x came back as %x, %v", b, out, err)
+		limit := max(2*len(b), 1)
+		check := func(what string, p, want []byte, w *window) {
+			out, err := inflated(p, limit, w)
+			if err != nil || !bytes.Equal(out, want) {
+				t.Fatalf("%s: %x came back as %x, %v", what, want, out, err)
+			}
+			if w != nil && (len(w.data) > w.size || cap(w.data) > w.size || !bytes.HasSuffix(want, w.data[max(0, len(w.data)-len(want)):])) {
+				t.Fatalf("%s: a window of %d bytes, of %d", what, len(w.data), cap(w.data))
+			}
+		}
+		packed := deflate(bytes.Clone(b), 0, bits)
+		if again := deflate(bytes.Clone(b), 0, bits); !bytes.Equal(packed, again) {
+			t.Fatal("the same bytes are compressed in two ways")
+		}
+		check("one block after the other", packed, b, nil)
+
+		at := int(cut) % (len(b) + 1)
+		var blocks bytes.Buffer
+		w, _ := flate.NewWriter(&blocks, int(cut)%10)
+		w.Write(b[:at])
+		w.Close()
+		check("the last block at the end", blocks.Bytes(), b[:at], nil)
+		w, _ = flate.NewWriterDict(&blocks, int(cut)%10, b[:at])
+		w.Write(b[at:])
+		w.Flush()
+		check("the last block first", bytes.TrimSuffix(blocks.Bytes(), tail), b, nil)
+
+		blocks.Reset()
+		keep := &window{size: 1 << bits}
+		w, _ = flate.NewWriterDict(&blocks, int(cut)%10, nil)
+		for _, p := range [][]byte{b[:at], b[at:], b[:at]} {
+			blocks.Reset()
+			w.Write(p)
+			w.Flush()
+			if len(b) > keep.size { // the writer refers further back
+				break
+			}
+			check("with the client's context", bytes.TrimSuffix(blocks.Bytes(), tail), p, keep)
 		}
 	})
 }
@@ -148,8 +207,8 @@ func TestEncoding(t *testing.T) {
 		{"close without a status", &engine.Message{Kind: engine.KindClose, CloseCode: noStatus}, ws.OpClose, ""},
 		{"close with a long reason", &engine.Message{Kind: engine.KindClose, CloseCode: 1000, Text: long}, ws.OpClose, "\x03\xe8" + long[:122]},
 	} {
-		for _, e := range []encoding{{codec: raw}, {codec: raw, deflate: true}, {codec: numbered{raw}}, {codec: numbered{raw}, deflate: true}} {
-			t.Run(fmt.Sprintf("%s/own=%v,deflate=%v", c.name, e.Own(), e.deflate), func(t *testing.T) {
+		for _, e := range []encoding{{codec: raw}, {codec: raw, window: 15}, {codec: numbered{raw}}, {codec: numbered{raw}, window: 15}} {
+			t.Run(fmt.Sprintf("%s/own=%v,deflate=%v", c.name, e.Own(), e.window != 0), func(t *testing.T) {
 				body, ok := e.AppendBody([]byte("before"), c.m)
 				if !ok || string(body[:6]) != "before" {
 					t.Fatalf("AppendBody: %v %.20q", ok, body)
@@ -165,11 +224,11 @@ func TestEncoding(t *testing.T) {
 					t.Fatalf("%+v, %v, of %d bytes", h, err, len(b))
 				}
 				got := b[ws.HeaderSize(h):]
-				if compressed := e.deflate && len(c.m.Payload.Data) >= minCompressed; h.Rsv1() != compressed {
+				if compressed := e.window != 0 && len(c.m.Payload.Data) >= minCompressed; h.Rsv1() != compressed {
 					t.Fatalf("compressed: %v", h.Rsv1())
 				} else if compressed {
 					var bad *frameError
-					if got, bad = inflate(got, 1<<20); bad != nil {
+					if got, bad = inflated(got, 1<<20, nil); bad != nil {
 						t.Fatal(bad)
 					}
 				}
@@ -182,7 +241,7 @@ func TestEncoding(t *testing.T) {
 	if _, ok := (encoding{codec: raw}).AppendBody(nil, &engine.Message{Kind: engine.KindAck}); ok {
 		t.Error("a raw client is sent an ack")
 	}
-	if (encoding{codec: raw}) != (encoding{codec: raw}) || (encoding{codec: raw}) == (encoding{codec: raw, deflate: true}) {
+	if (encoding{codec: raw}) != (encoding{codec: raw}) || (encoding{codec: raw}) == (encoding{codec: raw, window: 15}) {
 		t.Error("encodings compare wrongly")
 	}
 }
@@ -195,7 +254,10 @@ func TestOwnPrefixAllocations(t *testing.T) {
 	for _, name := range []string{subprotocol.NameReliableJSON, subprotocol.NameReliableProtobuf} {
 		p, _ := subprotocol.Find(name)
 		for _, deflate := range []bool{false, true} {
-			var e engine.Encoding = encoding{codec: p.Encoder, deflate: deflate}
+			var e engine.Encoding = encoding{codec: p.Encoder}
+			if deflate {
+				e = encoding{codec: p.Encoder, window: 15}
+			}
 			body, _ := e.AppendBody(nil, m)
 			if allocs := testing.AllocsPerRun(100, func() { e.AppendPrefix(dst, m, engine.Own{Seq: 1 << 60}, len(body)) }); allocs > 0 {
 				t.Errorf("%s, compressed %v: %.0f allocations", name, deflate, allocs)
@@ -234,7 +296,7 @@ func BenchmarkReader(b *testing.B) {
 // BenchmarkEncoding makes the bytes of one message to a group.
 func BenchmarkEncoding(b *testing.B) {
 	json, _ := subprotocol.JSON()
-	for name, e := range map[string]encoding{"compression=off": {codec: json}, "compression=on": {codec: json, deflate: true}} {
+	for name, e := range map[string]encoding{"compression=off": {codec: json}, "compression=on": {codec: json, window: 15}} {
 		b.Run(name, func(b *testing.B) {
 			m := &engine.Message{Group: "news", From: "ann", Payload: engine.Payload{Data: bytes.Repeat([]byte("payload "), 64)}}
 			var body, frame []byte

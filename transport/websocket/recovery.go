@@ -36,11 +36,11 @@ func (k *knock) recover(id engine.ConnID, offered []string) error {
 			"The connection %s speaks %s, and its client offers %s.", excerpt(string(id)), r.Subprotocol(), excerpt(strings.Join(offered, ", ")))
 		return k.refuseRecovery(err, strings.TrimSuffix(transport.ReasonNotRecovered, ".")+": its subprotocol, "+r.Subprotocol()+", was not offered.", offered)
 	}
-	c, deflated, err := k.acceptDeflated(protocol)
+	c, err := k.acceptDeflated(protocol)
 	if err != nil {
 		return nil //nolint:nilerr // accept has told the log; the connection waits for another try
 	}
-	o := k.session(protocol, rawMode{}, deflated)
+	o := k.session(protocol, rawMode{}, c.agreed)
 	if err := k.h.open(c, o, func(s *transport.Session, w transport.Wire) error {
 		return s.Recover(r, w, o)
 	}); err != nil {
@@ -95,42 +95,27 @@ func (k *knock) refuseRecovery(why error, reason string, offered []string) error
 	c.SetDeadline(time.Now().Add(h.limits.CloseTimeout))
 	body := appendClose(nil, engine.ClosePolicy, reason)
 	if _, err := c.Write(append(appendHeader(c.answer, ws.OpClose, false, len(body)), body...)); err == nil && !crowded {
-		awaitClose(c, reader{}, c.rest)
+		awaitClose(c, &reader{}, c.rest)
 	}
 	c.Close()
 	return nil
 }
 
-// awaitClose reads until the client has said goodbye or is gone. Closing first,
-// with bytes unread, would make the kernel reset the connection, and the client
-// might never see the close frame.
-func awaitClose(c net.Conn, r reader, rest []byte) {
-	r.mute = true
+// awaitClose reads, on from where r is and rest, until the client's close frame has
+// come or it is gone. Closing first, with bytes unread, would make the kernel reset
+// the connection, and the client might never see the close frame.
+func awaitClose(c net.Conn, r *reader, rest []byte) {
 	var buf [512]byte
-	for p, reads := rest, 0; reads < maxGoodbyeReads; {
-		n, more, bad := r.feed(p, goodbye{})
-		if bad != nil || !more {
-			return
-		}
-		if p = p[n:]; len(p) > 0 {
-			continue
-		}
+	p := rest
+	for reads := 0; !r.discard(p) && reads < maxDiscardedReads; reads++ {
 		n, err := c.Read(buf[:])
 		if err != nil {
 			return
 		}
 		p = buf[:n]
-		reads++
 	}
 }
 
-// maxGoodbyeReads is how often a client is read for its close frame, whatever else
+// maxDiscardedReads is how often a client is read for its close frame, whatever else
 // it sends.
-const maxGoodbyeReads = 1000
-
-// goodbye is a receiver that waits for a close frame.
-type goodbye struct{}
-
-func (goodbye) message(ws.OpCode, bool, []byte) bool { return true }
-func (goodbye) control(op ws.OpCode, _ []byte) bool  { return op != ws.OpClose }
-func (goodbye) refuse(*frameError)                   {}
+const maxDiscardedReads = 1000

@@ -64,6 +64,7 @@ type CORS struct {
 // Compression is about permessage-deflate (RFC 7692).
 type Compression struct {
 	Enabled bool `key:"enabled" doc:"permessage-deflate for WebSocket clients that offer it"`
+	Memory  int  `key:"memory" doc:"bytes that may be kept of what clients have sent compressed, up to 32 KiB for each one that does not offer client_no_context_takeover; beyond it clients go without compression; 0: keep none"`
 }
 
 // TLS makes the HTTP listener speak TLS once both files are set.
@@ -225,7 +226,8 @@ type Log struct {
 // Default returns the settings of a node that was told nothing.
 func Default() *Config {
 	return &Config{
-		Listen: "127.0.0.1:8080",
+		Listen:      "127.0.0.1:8080",
+		Compression: Compression{Memory: 256 << 20},
 		Limits: Limits{
 			MessageBytes:               1 << 20,
 			UnauthenticatedConnections: 1000,

@@ -102,6 +102,7 @@ func TestOneMistake(t *testing.T) {
 		{"loopback by name", "listen: localhost:8080\n", ""},
 		{"short key", "accessKeys: { primary: abc }\n", "fanfare.yaml:1:24: accessKeys.primary: has 3 bytes; expected at least 32"},
 		{"second key alone", "accessKeys: { secondary: " + key + " }\n", "fanfare.yaml:1:26: accessKeys.secondary: set without accessKeys.primary; expected both or only the primary one"},
+		{"negative compression memory", "compression: { memory: -1 }\n", "fanfare.yaml:1:24: compression.memory: found -1; expected 0 or more"},
 		{"origins", "allowedOrigins: ['*', 'HTTPS://App.example.com:443', 'https://*.example.com', 'http://[::1]:3000', 'capacitor://localhost']\n", ""},
 		{"an origin without a scheme", "allowedOrigins: [app.example.com]\n", `fanfare.yaml:1:18: allowedOrigins[0]: found "app.example.com"; expected *, or scheme://host with the port if it is not the scheme's own, such as https://app.example.com or https://*.example.com`},
 		{"an origin with a path", "hubs: { chat: { allowedOrigins: ['https://a.example.com', 'https://a.example.com/'] } }\n", `fanfare.yaml:1:59: hubs.chat.allowedOrigins[1]: found "https://a.example.com/"; expected *, or scheme://host with the port if it is not the scheme's own, such as https://app.example.com or https://*.example.com`},

@@ -46,6 +46,9 @@ func (d *decoder) judge(c *Config) {
 		c.Hubs[name] = h
 	}
 	d.limits(&c.Limits)
+	if c.Compression.Memory < 0 {
+		d.bad("compression.memory", "found %d; expected 0 or more", c.Compression.Memory)
+	}
 	if t := c.Drain.Timeout; t < time.Millisecond || t > time.Hour {
 		d.bad("drain.timeout", "found %s; expected 1ms to 1h", span(t))
 	}
