@@ -160,7 +160,6 @@ var floods = []struct {
 	{"pings", "", nil, frame(0x89, []byte("p"))},
 	{"pongs", "", nil, frame(0x8a, nil)},
 	{"empty fragments", "", frame(0x01, nil), frame(0x00, nil)},
-	{"empty messages", "", nil, frame(0x82, nil)},
 	{"JSON pings", azureJSON, nil, frame(0x81, []byte(`{"type":"ping"}`))},
 	{"protobuf pings", protobufName, nil, frame(0x82, []byte{0x4a, 0})},
 	{"acknowledgements of nothing", reliableJSON, nil, frame(0x81, []byte(`{"type":"sequenceAck","sequenceId":5}`))},
