@@ -133,6 +133,8 @@ type OpenOptions struct {
 	// Bind is called with the connection, and the number of this wire of it,
 	// before the sink is first used, and before Open returns. It must not block.
 	Bind func(*Conn, WireID)
+	// Owner is told what Resume and Ended are for, if neither is set.
+	Owner Owner
 	// Resume is called when a lane that was full has room. It must not block.
 	Resume func()
 	// Ended is called once when the logical connection is over, whoever ended
@@ -144,6 +146,38 @@ type OpenOptions struct {
 	// Last, if set, is what [Conn.SetLast] is called with, before anybody can find
 	// the connection or, in [Recovery.Open], hear from its new wire.
 	Last *LastMessage
+}
+
+// Owner is the door's side of a connection. As a value that the door has anyway, it
+// costs an idle connection less than two functions. Neither method may block.
+type Owner interface {
+	// Resume is OpenOptions.Resume.
+	Resume()
+	// Ended is OpenOptions.Ended.
+	Ended()
+}
+
+// ownerFuncs is an Owner made of functions, which may be nil.
+type ownerFuncs struct{ resume, ended func() }
+
+func (o *ownerFuncs) Resume() {
+	if o.resume != nil {
+		o.resume()
+	}
+}
+
+func (o *ownerFuncs) Ended() {
+	if o.ended != nil {
+		o.ended()
+	}
+}
+
+// owner returns who is to be told; nil for nobody.
+func (o *OpenOptions) owner() Owner {
+	if o.Resume == nil && o.Ended == nil {
+		return o.Owner
+	}
+	return &ownerFuncs{o.Resume, o.Ended}
 }
 
 // Open makes the connection visible, puts it into its groups and raises
@@ -215,7 +249,7 @@ func (a *Admission) conn(sink Sink, o *OpenOptions) *Conn {
 	c := &Conn{
 		id: a.id, user: a.user, subprotocol: o.Subprotocol,
 		hub: a.hub, shard: e.shardFor(), sink: sink,
-		numbered: o.Numbered, mute: !o.WirePings, resume: o.Resume, endedFunc: o.Ended,
+		numbered: o.Numbered, mute: !o.WirePings, owner: o.owner(),
 		grants: e.roles.compile(a.roles), nextEvent: 1,
 	}
 	if a.state != nil || o.Details != nil {
@@ -394,7 +428,7 @@ func (h *Hub) tryAppear(c *Conn, in *entrance) (old *Conn, _ error) {
 	e.counters.opened.Add(1)
 	// The hello goes out when all can be sent to c that is addressed to it, to its
 	// user or to the hub: whoever has seen it may do so.
-	var room [3]entry
+	var room [2]entry
 	begin := append(room[:0], entry{op: opOpen, conn: c, opening: &opening{
 		encoding: in.encoding, hold: len(in.groups) > 0, hello: in.hello, adopted: in.adopted,
 	}})
@@ -404,7 +438,6 @@ func (h *Hub) tryAppear(c *Conn, in *entrance) (old *Conn, _ error) {
 	if c.user != "" {
 		c.byUser = &membership{conn: c}
 		h.users.join(c, string(c.user), c.byUser, true)
-		begin = append(begin, entry{op: opJoin, member: c.byUser})
 	}
 	c.shard.post(begin...)
 	return nil, nil

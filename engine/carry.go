@@ -60,7 +60,7 @@ func (e *Engine) receive(ctx context.Context, c *Command) *Answer {
 
 // carryOut does c on this node alone.
 func (h *Hub) carryOut(ctx context.Context, c *Command) Answer {
-	if c.Verb == VerbSend && c.Filter == "" && c.Target.Kind != TargetConn {
+	if c.Verb == VerbSend && c.Filter == "" && c.Target.Kind.followed() && c.Target.Kind != TargetConn {
 		if g := h.find(c.Target); g != nil {
 			h.publish(g, c.Message, h.here(c.Message), h.resolve(c.Excluded))
 			return Answer{Count: 1}
@@ -252,7 +252,7 @@ func (h *Hub) publish(g *group, m *Message, sender *Conn, out []*Conn) {
 // sendTo queues m for each of conns.
 func (h *Hub) sendTo(conns []*Conn, m *Message) {
 	if len(conns) == 1 {
-		conns[0].Post(m)
+		conns[0].shard.post(entry{op: opSelected, conns: conns, message: m})
 		return
 	}
 	parts := make([][]*Conn, len(h.engine.shards))

@@ -48,14 +48,14 @@ type Conn struct {
 	byUser   *membership // in the user's group; nil without a user
 
 	mu          sync.Mutex // guards the rest; groups and shard queues are locked under it
-	resume      func()
-	endedFunc   func()
+	owner       Owner      // nil for none
 	isOver      bool
 	entered     bool // it is in its tables
 	announced   bool // connected was raised
 	busy        bool // its lane runs
 	grants      *grants
 	memberships []*membership
+	firstGroup  [1]*membership // room for memberships: most connections are in one group
 	acks        ackSet
 	nextEvent   uint64
 	lane        *lane // what waits while busy; nil if nothing does
@@ -214,7 +214,7 @@ func (c *Conn) overFor(ctx context.Context, reason EndReason, code CloseCode, te
 	if c.extra != nil {
 		c.extra.last, c.extra.streams, c.extra.states, c.extra.watching, c.extra.index = nil, nil, nil, nil, nil
 	}
-	ended := c.endedFunc
+	owner := c.owner
 	var cancel context.CancelFunc
 	if c.lane != nil {
 		cancel = c.lane.cancel
@@ -245,8 +245,8 @@ func (c *Conn) overFor(ctx context.Context, reason EndReason, code CloseCode, te
 	h.all.remove(&c.everyone)
 	h.neglect(Target{Kind: TargetAll})
 	h.engine.connOver(c, reason, code, text)
-	if ended != nil {
-		ended()
+	if owner != nil {
+		owner.Ended()
 	}
 	if announced { // otherwise Open does what follows
 		h.raiseDisconnected(ctx, c, text)
@@ -308,6 +308,9 @@ func (c *Conn) join(g GroupName, options any) (bool, error) {
 	m := &membership{conn: c, options: box(options)}
 	c.hub.groups.join(c, string(g), m, false)
 	c.hub.engine.counters.memberships.Add(1)
+	if len(c.memberships) == 0 {
+		c.memberships = c.firstGroup[:0]
+	}
 	c.memberships = append(c.memberships, m)
 	if index := c.extra.get().index; index != nil {
 		index[g] = len(c.memberships) - 1

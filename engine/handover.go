@@ -106,8 +106,8 @@ func (h *Hub) HandOver(ctx context.Context, id ConnID) (*ConnState, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.endedFunc != nil { // it changes no more
-		c.endedFunc()
+	if c.owner != nil { // it changes no more
+		c.owner.Ended()
 	}
 	taken := make(chan *deliveries, 1)
 	c.shard.post(entry{op: opHandOver, conn: c, closing: &closing{reason: EndShutdown, code: CloseGoingAway}, taken: taken})

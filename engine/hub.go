@@ -33,7 +33,7 @@ type Hub struct {
 func newHub(e *Engine, name HubName) *Hub {
 	h := &Hub{
 		engine: e, name: name,
-		all:    &group{kind: TargetAll, perShard: make([]int32, len(e.shards))},
+		all:    newGroup(TargetAll, "", len(e.shards)),
 		groups: groupTable{kind: TargetGroup},
 		users:  groupTable{kind: TargetUser},
 

@@ -221,9 +221,10 @@ func (c *Conn) next() (laneItem, bool) {
 	if resume {
 		l.paused = false
 	}
+	owner := c.owner
 	c.mu.Unlock()
-	if resume && c.resume != nil {
-		c.resume()
+	if resume && owner != nil {
+		owner.Resume()
 	}
 	return it, true
 }

@@ -208,8 +208,8 @@ func (r *Recovery) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 		c.mu.Unlock()
 		return nil, errConnOver
 	}
-	before := c.endedFunc
-	c.resume, c.endedFunc = o.Resume, o.Ended
+	before := c.owner
+	c.owner = o.owner()
 	c.setLast(o.Last)
 	if c.lane != nil {
 		c.lane.paused = false // the new wire will learn by itself that it is full
@@ -223,7 +223,7 @@ func (r *Recovery) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 	}
 	c.mu.Unlock()
 	if before != nil {
-		before() // the older wire, if it lives, has no connection any more
+		before.Ended() // the older wire, if it lives, has no connection any more
 	}
 	return c, nil
 }
@@ -232,9 +232,6 @@ func (r *Recovery) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 // its joining again: members are kept by their encodings. c.mu is held.
 func (c *Conn) move(e entry) {
 	all := []*membership{&c.everyone}
-	if c.byUser != nil {
-		all = append(all, c.byUser)
-	}
 	all = append(all, c.memberships...)
 	for _, m := range c.extra.get().watching {
 		all = append(all, m)

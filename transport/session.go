@@ -116,10 +116,15 @@ func (s *Session) begin(w Wire, o *SessionOptions) *engine.OpenOptions {
 		Recovery:    o.Recovery,
 		WirePings:   o.WirePings,
 		Bind:        func(c *engine.Conn, id engine.WireID) { s.conn, s.id = c, id },
-		Resume:      s.resume,
-		Ended:       s.over,
+		Owner:       (*owner)(s),
 	}
 }
+
+// owner is a Session as the engine sees it.
+type owner Session
+
+func (o *owner) Resume() { (*Session)(o).resume() }
+func (o *owner) Ended()  { (*Session)(o).over() }
 
 // Conn returns the engine's record of the connection; nil before Open.
 func (s *Session) Conn() *engine.Conn { return s.conn }

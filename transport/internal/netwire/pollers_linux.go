@@ -38,20 +38,20 @@ type Descriptor struct {
 	r      Reader
 	poller *poller
 
-	// want is set while a call of Writable is due.
-	want atomic.Bool
-
-	head *[]byte // Owned by the shard: to be written before all else; nil once it is
+	head *[]byte // owned by the shard: to be written before all else; nil once it is
+	rest *[]byte // owned by the poller: was read, and not taken; nil for nothing
 
 	mu   sync.Mutex // guards fd and slot; held across one non-blocking read
 	fd   int32      // -1 once closed; changed by the shard alone
 	slot int32      // in the poller; -1 before Start and after Close
 
+	// want is set while a call of Writable is due.
+	want atomic.Bool
+
 	// Owned by the poller.
-	parked bool   // Consume wanted no more
-	over   bool   // Lost was called
-	due    bool   // it has its place in the next turn
-	rest   []byte // was read, and not taken
+	parked bool // Consume wanted no more
+	over   bool // Lost was called
+	due    bool // it has its place in the next turn
 }
 
 // pollers are the pollers of a Group, one for each processor.
@@ -101,7 +101,8 @@ func (d *Descriptor) Start(rest []byte) {
 	}
 	if len(rest) > 0 {
 		// Parked until the poller has passed these on: they come first.
-		d.rest, d.parked = append([]byte(nil), rest...), true
+		d.keep(rest)
+		d.parked = true
 	}
 	err := d.poller.add(d)
 	d.mu.Unlock()
@@ -328,12 +329,12 @@ func (d *Descriptor) Close(polite bool) {
 // something, within the budget of one turn, and reports whether there may be more. all says not to believe that a short read
 // emptied the socket: the end may be waiting behind it.
 func (d *Descriptor) read(buf []byte, all bool) (again bool) {
-	if len(d.rest) > 0 && !d.parked && !d.over {
+	if d.rest != nil && !d.parked && !d.over {
 		if !d.reading() {
 			d.rest = nil
 			return false
 		}
-		if d.consume(d.rest, true); len(d.rest) > 0 {
+		if d.consume(d.kept(), true); d.rest != nil {
 			return !d.parked
 		}
 	}
@@ -361,7 +362,7 @@ func (d *Descriptor) read(buf []byte, all bool) (again bool) {
 			return false
 		}
 		d.consume(buf[:n], false)
-		if len(d.rest) > 0 {
+		if d.rest != nil {
 			return !d.parked
 		}
 		if n < len(buf) && !all {
@@ -379,10 +380,24 @@ func (d *Descriptor) consume(p []byte, kept bool) {
 	case n == len(p):
 		d.rest = nil
 	case kept:
-		d.rest = p[n:]
+		*d.rest = p[n:]
 	default:
-		d.rest = append([]byte(nil), p[n:]...)
+		d.keep(p[n:])
 	}
+}
+
+// keep keeps a copy of p.
+func (d *Descriptor) keep(p []byte) {
+	own := append([]byte(nil), p...)
+	d.rest = &own
+}
+
+// kept returns what was kept.
+func (d *Descriptor) kept() []byte {
+	if d.rest == nil {
+		return nil
+	}
+	return *d.rest
 }
 
 // unpark goes on with what was kept here, or by the reader itself. It reports
@@ -392,7 +407,7 @@ func (d *Descriptor) unpark() bool {
 		return false // Start calls Resume if it has to
 	}
 	d.parked = false
-	d.consume(d.rest, true)
+	d.consume(d.kept(), true)
 	return !d.parked
 }
 
