@@ -436,8 +436,7 @@ func (h *Hub) tryAppear(c *Conn, in *entrance) (old *Conn, _ error) {
 	h.all.add(&c.everyone, true)
 	begin = append(begin, entry{op: opJoin, member: &c.everyone})
 	if c.user != "" {
-		c.byUser = &membership{conn: c}
-		h.users.join(c, string(c.user), c.byUser, true)
+		h.users.join(c)
 	}
 	c.shard.post(begin...)
 	return nil, nil

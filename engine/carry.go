@@ -67,6 +67,9 @@ func (h *Hub) carryOut(ctx context.Context, c *Command) Answer {
 		}
 		return Answer{}
 	}
+	if c.Verb == VerbExists && c.Target.Kind == TargetUser {
+		return Answer{Count: h.users.count(c.Target.Name)}
+	}
 	if c.Verb == VerbExists && c.Target.Kind != TargetConn {
 		if g := h.find(c.Target); g != nil {
 			return Answer{Count: g.count()}
@@ -138,13 +141,11 @@ func (h *Hub) joinAll(ctx context.Context, conns []*Conn, groups []GroupName) *E
 	return nil
 }
 
-// find returns the target's group, nil if it has no member here.
+// find returns the group that t, which is no user and no connection, names; nil if it has no member here.
 func (h *Hub) find(t Target) *group {
 	switch t.Kind {
 	case TargetGroup:
 		return h.groups.find(t.Name)
-	case TargetUser:
-		return h.users.find(t.Name)
 	case TargetWatchers:
 		return h.watchers.find(t.Name)
 	case TargetStated:
@@ -161,6 +162,8 @@ func (h *Hub) selected(c *Command) ([]*Conn, error) {
 		if conn := h.conns.find(ConnID(c.Target.Name)); conn != nil {
 			conns = []*Conn{conn}
 		}
+	} else if c.Target.Kind == TargetUser {
+		conns = h.users.snapshot(c.Target.Name)
 	} else if g := h.find(c.Target); g != nil {
 		conns = g.snapshot()
 	}

@@ -36,6 +36,7 @@ type Conn struct {
 	heard  atomic.Bool
 	ending atomic.Bool  // mirrors isOver, for those who may not lock
 	parts  atomic.Int32 // what there still is of it: the logical connection, the sink
+	place  int32        // among its user's connections; guarded by user.mu
 
 	// Fixed at birth, too; here they cost nothing.
 	numbered bool
@@ -44,8 +45,8 @@ type Conn struct {
 
 	owed atomic.Int64
 
-	everyone membership  // in hub.all
-	byUser   *membership // in the user's group; nil without a user
+	everyone membership // in hub.all
+	inUser   *user      // nil without a user
 
 	mu          sync.Mutex // guards the rest; groups and shard queues are locked under it
 	owner       Owner      // nil for none
@@ -53,11 +54,11 @@ type Conn struct {
 	entered     bool // it is in its tables
 	announced   bool // connected was raised
 	busy        bool // its lane runs
+	nextEvent   uint64
 	grants      *grants
 	memberships []*membership
 	firstGroup  [1]*membership // room for memberships: most connections are in one group
 	acks        ackSet
-	nextEvent   uint64
 	lane        *lane // what waits while busy; nil if nothing does
 	extra       *extra
 }
@@ -240,7 +241,8 @@ func (c *Conn) overFor(ctx context.Context, reason EndReason, code CloseCode, te
 		h.leaveTable(&h.groups, m)
 	}
 	if c.user != "" {
-		h.leaveTable(&h.users, c.byUser)
+		h.users.leave(c)
+		h.neglect(Target{TargetUser, string(c.user)})
 	}
 	h.all.remove(&c.everyone)
 	h.neglect(Target{Kind: TargetAll})

@@ -3,29 +3,24 @@ package engine
 import "sync"
 
 // group is a set of connections that messages can be published to: one that
-// clients join, the connections of one user, all of a hub, or the watchers of a
-// group's state. Those who have state in a group are one, too, for verbs alone.
+// clients join, all of a hub, or the watchers of a group's state. Those who have state in a group are one, too, for verbs alone.
 //
 // It holds the truth that verbs ask for (existence, counts, listing). Who gets
 // a message is decided by the shards, from member slices of their own that
-// follow the table through their queues. The exception are users, of whom most have
-// one connection: slices on the shards would cost more memory than the group itself,
-// so the publisher names the members.
+// follow the table through their queues.
 type group struct {
 	name string
 
 	mu       sync.Mutex // guards the rest, but for kind; only a shard's queue lock is taken under it
 	members  []*membership
-	few      [1]*membership // room for members: most users have one connection
-	perShard []int32        // members on each shard; nil unless the shards follow
-	dead     bool           // left by its last member and out of the table
+	perShard []int32 // members on each shard; nil unless the shards follow
+	dead     bool    // left by its last member and out of the table
 
 	kind TargetKind // fixed at birth; here it costs nothing
 }
 
 func newGroup(kind TargetKind, name string, shards int) *group {
 	g := &group{name: name, kind: kind}
-	g.members = g.few[:0]
 	if kind.followed() {
 		g.perShard = make([]int32, shards)
 	}

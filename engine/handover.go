@@ -123,7 +123,8 @@ func (h *Hub) HandOver(ctx context.Context, id ConnID) (*ConnState, error) {
 		h.leaveTable(&h.groups, m)
 	}
 	if c.user != "" {
-		h.leaveTable(&h.users, c.byUser)
+		h.users.leave(c)
+		h.neglect(Target{TargetUser, string(c.user)})
 	}
 	h.all.remove(&c.everyone)
 	h.neglect(Target{Kind: TargetAll})

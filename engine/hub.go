@@ -24,7 +24,7 @@ type Hub struct {
 	conns  connTable
 	all    *group
 	groups groupTable
-	users  groupTable
+	users  userTable
 
 	watchers groupTable
 	stated   groupTable
@@ -35,7 +35,6 @@ func newHub(e *Engine, name HubName) *Hub {
 		engine: e, name: name,
 		all:    newGroup(TargetAll, "", len(e.shards)),
 		groups: groupTable{kind: TargetGroup},
-		users:  groupTable{kind: TargetUser},
 
 		watchers: groupTable{kind: TargetWatchers},
 		stated:   groupTable{kind: TargetStated},
