@@ -38,22 +38,22 @@ type Conn struct {
 	parts  atomic.Int32 // what there still is of it: the logical connection, the sink
 	place  int32        // among its user's connections; guarded by user.mu
 
-	// Fixed at birth, too; here they cost nothing.
-	numbered bool
-	mute     bool // it is listened to, and not pinged
-	quiet    bool // raises no events (in-process subscribers)
-
 	owed atomic.Int64
 
 	everyone membership // in hub.all
 	inUser   *user      // nil without a user
 
-	mu          sync.Mutex // guards the rest; groups and shard queues are locked under it
-	owner       Owner      // nil for none
-	isOver      bool
-	entered     bool // it is in its tables
-	announced   bool // connected was raised
-	busy        bool // its lane runs
+	mu        sync.Mutex // guards the rest; groups and shard queues are locked under it
+	owner     Owner      // nil for none
+	isOver    bool
+	entered   bool // it is in its tables
+	announced bool // connected was raised
+	busy      bool // its lane runs
+	// Fixed at birth, too; here they cost nothing.
+	numbered bool
+	mute     bool // it is listened to, and not pinged
+	quiet    bool // raises no events (in-process subscribers)
+
 	nextEvent   uint64
 	grants      *grants
 	memberships []*membership

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -84,6 +85,8 @@ type Handler struct {
 	o      Options
 	limits engine.Limits
 	wires  netwire.Group
+
+	sessions sync.Map // of *transport.SessionOptions, by sessionKey
 
 	knocking atomic.Int64 // clients that are being authenticated
 	leaving  atomic.Int64 // clients that were refused after the answer 101
