@@ -1,6 +1,9 @@
 package engine
 
-import "hash/maphash"
+import (
+	"hash/maphash"
+	"math/bits"
+)
 
 // named is what an index finds: a pointer to something with a name.
 type named interface {
@@ -13,7 +16,7 @@ type named interface {
 // times as much memory. The zero value is empty. The caller hashes names, once for
 // the index and for the choice among several.
 type index[E named] struct {
-	slots []E // a power of two of them, of which some are empty
+	slots []E // of which a fifth or more are empty
 	used  int
 }
 
@@ -21,11 +24,27 @@ var tableSeed = maphash.MakeSeed()
 
 func hashOf(name string) uint64 { return maphash.String(tableSeed, name) }
 
-// leastSlots is the least size of an index that is not empty.
-const leastSlots = 4
-
 // home returns where something with the hash h belongs.
-func (x *index[E]) home(h uint64) int { return int(h>>32) & (len(x.slots) - 1) }
+func (x *index[E]) home(h uint64) int {
+	place, _ := bits.Mul64(h, uint64(len(x.slots)))
+	return int(place)
+}
+
+// next returns the slot behind i.
+func (x *index[E]) next(i int) int {
+	if i++; i < len(x.slots) {
+		return i
+	}
+	return 0
+}
+
+// behind returns how far slot i is behind slot from.
+func (x *index[E]) behind(i, from int) int {
+	if i < from {
+		return i + len(x.slots) - from
+	}
+	return i - from
+}
 
 // find returns what has the name, whose hash is h; nil for nothing.
 func (x *index[E]) find(h uint64, name string) (_ E) {
@@ -33,7 +52,7 @@ func (x *index[E]) find(h uint64, name string) (_ E) {
 	if x.used == 0 {
 		return none
 	}
-	for i := x.home(h); ; i = (i + 1) & (len(x.slots) - 1) {
+	for i := x.home(h); ; i = x.next(i) {
 		if e := x.slots[i]; e == none || e.key() == name {
 			return e
 		}
@@ -42,8 +61,8 @@ func (x *index[E]) find(h uint64, name string) (_ E) {
 
 // insert adds e, whose name has the hash h and is not in x.
 func (x *index[E]) insert(h uint64, e E) {
-	if 4*(x.used+1) > 3*len(x.slots) {
-		x.resize(max(leastSlots, 2*len(x.slots)))
+	if n := x.used + 1; 5*n > 4*len(x.slots) {
+		x.resize(3*n/2 + 2)
 	}
 	x.place(h, e)
 	x.used++
@@ -53,7 +72,7 @@ func (x *index[E]) place(h uint64, e E) {
 	var none E
 	i := x.home(h)
 	for x.slots[i] != none {
-		i = (i + 1) & (len(x.slots) - 1)
+		i = x.next(i)
 	}
 	x.slots[i] = e
 }
@@ -64,18 +83,16 @@ func (x *index[E]) remove(h uint64, e E) bool {
 	if x.used == 0 {
 		return false
 	}
-	mask := len(x.slots) - 1
 	i := x.home(h)
 	for x.slots[i] != e {
 		if x.slots[i] == none {
 			return false
 		}
-		i = (i + 1) & mask
+		i = x.next(i)
 	}
 	// What follows moves up, unless it stands before its home then.
-	for j := (i + 1) & mask; x.slots[j] != none; j = (j + 1) & mask {
-		home := x.home(hashOf(x.slots[j].key()))
-		if (j-home)&mask >= (j-i)&mask {
+	for j := x.next(i); x.slots[j] != none; j = x.next(j) {
+		if home := x.home(hashOf(x.slots[j].key())); x.behind(j, home) >= x.behind(j, i) {
 			x.slots[i] = x.slots[j]
 			i = j
 		}
@@ -85,7 +102,7 @@ func (x *index[E]) remove(h uint64, e E) bool {
 	switch {
 	case x.used == 0:
 		x.slots = nil
-	case len(x.slots) > leastSlots && 8*x.used < len(x.slots):
+	case len(x.slots) > 8 && 4*x.used < len(x.slots):
 		x.resize(len(x.slots) / 2)
 	}
 	return true

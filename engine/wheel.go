@@ -46,6 +46,9 @@ func (w *wheel) tickOf(t time.Time) uint32 { return uint32(t.Sub(w.start) / whee
 func (w *wheel) add(c *Conn, kind timerKind, t time.Time) {
 	at := max(w.tickOf(t)+1, w.now+1)
 	slot := &w.slots[at%wheelSlots]
+	if len(*slot) == cap(*slot) { // append would double it
+		*slot = append(make([]timer, 0, cap(*slot)+cap(*slot)/4+2), *slot...)
+	}
 	*slot = append(*slot, timer{c, at, kind})
 	w.count++
 	c.timers[kind] = at
