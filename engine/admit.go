@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -246,8 +247,9 @@ func (a *Admission) stand(ctx context.Context, c *Conn) {
 
 func (a *Admission) conn(sink Sink, o *OpenOptions) *Conn {
 	e := a.hub.engine
+	id, user := oneString(string(a.id), string(a.user))
 	c := &Conn{
-		id: a.id, user: a.user, subprotocol: o.Subprotocol,
+		id: ConnID(id), user: UserID(user), subprotocol: o.Subprotocol,
 		hub: a.hub, shard: e.shardFor(), sink: sink,
 		numbered: o.Numbered, mute: !o.WirePings, owner: o.owner(),
 		grants: e.roles.compile(a.roles), nextEvent: 1,
@@ -265,6 +267,16 @@ func (a *Admission) conn(sink Sink, o *OpenOptions) *Conn {
 	c.setLast(o.Last)
 	c.heard.Store(true)
 	return c
+}
+
+// oneString returns copies of a and b that share one piece of memory, and hold on to
+// no other.
+func oneString(a, b string) (string, string) {
+	both := a + b
+	if b == "" {
+		both = strings.Clone(a)
+	}
+	return both[:len(a)], both[len(a):]
 }
 
 // interval returns how often to look for signs of life on h's wire; 0 for never.

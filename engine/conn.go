@@ -41,6 +41,7 @@ type Conn struct {
 	owed atomic.Int64
 
 	everyone membership // in hub.all
+	first    membership // in the first group that it ever joins; used once
 	inUser   *user      // nil without a user
 
 	mu        sync.Mutex // guards the rest; groups and shard queues are locked under it
@@ -57,7 +58,7 @@ type Conn struct {
 	nextEvent   uint64
 	grants      *grants
 	memberships []*membership
-	firstGroup  [1]*membership // room for memberships: most connections are in one group
+	firstGroup  [1]*membership // room for memberships: most connections are in few groups
 	acks        ackSet
 	lane        *lane // what waits while busy; nil if nothing does
 	extra       *extra
@@ -307,7 +308,11 @@ func (c *Conn) join(g GroupName, options any) (bool, error) {
 		return false, Errorf(CodeTooLarge, "limits.groupsPerConnection",
 			"The connection is in %d groups already, the most that is allowed.", most)
 	}
-	m := &membership{conn: c, options: box(options)}
+	m := &c.first
+	if m.conn != nil {
+		m = &membership{} // shards may still know of the first one
+	}
+	m.conn, m.options = c, box(options)
 	c.hub.groups.join(c, string(g), m, false)
 	c.hub.engine.counters.memberships.Add(1)
 	if len(c.memberships) == 0 {

@@ -50,9 +50,10 @@ func (h *Handler) open(c *accepted, o *transport.SessionOptions, join func(*tran
 	cl := &struct { // one piece of memory
 		client
 		own transport.Session
+		netwire.Space
 	}{client: client{reader: newReader(h.limits.MessageBytes, o.Encoding.(encoding).deflate)}}
 	cl.session = &cl.own
-	w := h.wires.NewAfter(c.Conn, c.answer, &cl.client)
+	w := h.wires.NewAfter(c.Conn, c.answer, &cl.client, &cl.Space)
 	if o.Raw { // nothing is sent to it by itself
 		w.OfferBytes(nil) //nolint:errcheck // the wire tells of its loss
 	}

@@ -61,9 +61,12 @@ type pollers struct {
 	all  []*poller
 }
 
-// take makes a Descriptor of c, or returns nil, with c untouched, where c is
+// Space is the memory of a wire that needs little.
+type Space = Descriptor
+
+// take makes d a Descriptor of c, or returns nil, with c untouched, where c is
 // not a plain TCP connection or there is no descriptor to spare.
-func (ps *pollers) take(c net.Conn, head []byte, r Reader) Wire {
+func (ps *pollers) take(c net.Conn, head []byte, r Reader, d *Descriptor) Wire {
 	tcp, ok := c.(*net.TCPConn)
 	if !ok {
 		return nil
@@ -85,7 +88,7 @@ func (ps *pollers) take(c net.Conn, head []byte, r Reader) Wire {
 		}
 	})
 	p := ps.all[int(ps.next.Add(1))%len(ps.all)]
-	d := &Descriptor{r: r, poller: p, fd: int32(fd), slot: -1}
+	d.r, d.poller, d.fd, d.slot = r, p, int32(fd), -1
 	if len(head) > 0 {
 		d.head = &head
 	}
