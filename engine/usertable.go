@@ -18,10 +18,21 @@ type userStripe struct {
 type user struct {
 	name UserID
 
-	mu    sync.Mutex // guards the rest, and Conn.place
-	conns []*Conn
-	one   [1]*Conn // room for conns
-	dead  bool     // left by its last connection and out of the table
+	mu   sync.Mutex // guards the rest, and Conn.place
+	one  *Conn      // the only connection; nil if there are others, or none any more
+	many *[]*Conn   // all of them, once there was more than one
+}
+
+// all returns the connections, none for a user that its last one has left: that one
+// is dead and out of the table. u.mu is held.
+func (u *user) all() []*Conn {
+	switch {
+	case u.one != nil:
+		return []*Conn{u.one}
+	case u.many != nil:
+		return *u.many
+	}
+	return nil
 }
 
 func (u *user) key() string { return string(u.name) }
@@ -42,7 +53,7 @@ func (t *userTable) snapshot(name string) []*Conn {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return append([]*Conn(nil), u.conns...)
+	return append([]*Conn(nil), u.all()...)
 }
 
 func (t *userTable) count(name string) int {
@@ -52,7 +63,7 @@ func (t *userTable) count(name string) int {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return len(u.conns)
+	return len(u.all())
 }
 
 // join puts c into its user's connections.
@@ -63,9 +74,11 @@ func (t *userTable) join(c *Conn) {
 		st.mu.Lock()
 		u := st.users.find(h, string(c.user))
 		if u == nil {
-			u = &user{name: c.user}
-			u.conns = u.one[:0]
+			u = &user{name: c.user, one: c}
+			c.inUser = u
 			st.users.insert(h, u)
+			st.mu.Unlock()
+			return
 		}
 		st.mu.Unlock()
 		if u.add(c) {
@@ -75,14 +88,17 @@ func (t *userTable) join(c *Conn) {
 	}
 }
 
+// add puts c into u, unless u is dead.
 func (u *user) add(c *Conn) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.dead {
+	all := u.all()
+	if len(all) == 0 {
 		return false
 	}
-	c.inUser, c.place = u, int32(len(u.conns))
-	u.conns = append(u.conns, c)
+	c.inUser, c.place = u, int32(len(all))
+	all = append(all, c)
+	u.one, u.many = nil, &all
 	return true
 }
 
@@ -97,16 +113,21 @@ func (t *userTable) leave(c *Conn) {
 func (u *user) remove(c *Conn) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	last := len(u.conns) - 1
-	moved := u.conns[last]
-	u.conns[c.place], moved.place = moved, c.place
-	u.conns[last] = nil
-	u.conns = u.conns[:last]
-	if cap(u.conns) > 64 && last < cap(u.conns)/4 {
-		u.conns = append(make([]*Conn, 0, cap(u.conns)/2), u.conns...)
+	if u.one == c {
+		u.one = nil
+		return true
 	}
-	u.dead = last == 0
-	return u.dead
+	all := *u.many
+	last := len(all) - 1
+	moved := all[last]
+	all[c.place], moved.place = moved, c.place
+	all[last] = nil
+	all = all[:last]
+	if cap(all) > 64 && last < cap(all)/4 {
+		all = append(make([]*Conn, 0, cap(all)/2), all...)
+	}
+	*u.many = all
+	return last == 0
 }
 
 func (t *userTable) forget(u *user) {

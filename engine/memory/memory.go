@@ -35,7 +35,7 @@ type Options struct {
 	// its cost. Default 2 MiB.
 	Worth int
 	// Headroom is how much a heap may grow beyond its live memory before it is
-	// collected; a larger heap may grow by as much as GOGC says. Default 16 MiB;
+	// collected; a larger heap may grow by as much as GOGC says. Default 8 MiB;
 	// negative, or with GOGC in the environment: nothing is changed.
 	Headroom int
 }
@@ -58,7 +58,7 @@ func (o *Options) withDefaults() Options {
 		d.Worth = 2 << 20
 	}
 	if d.Headroom == 0 {
-		d.Headroom = 16 << 20
+		d.Headroom = 8 << 20
 	}
 	return d
 }
@@ -82,6 +82,7 @@ func Run(ctx context.Context, o *Options) {
 			return
 		case now := <-tick.C:
 			if w.idle(now, look()) {
+				runtime.GC()         // after one collection pools still hold what is in them
 				debug.FreeOSMemory() // which collects first
 				w.collected(now, look())
 			}
