@@ -433,19 +433,16 @@ type poller struct {
 	epoll int
 	wake  int // an eventfd
 	file  *os.File
-	slots []slot
+	slots []*Descriptor // where an event finds its connection
+	gens  []uint32      // how often each slot was given back
 	free  []int32
 	count int
 	ready []*Descriptor // Resume was called
 }
 
-// slot is where an event finds its connection. An event that was on its way
-// when its connection closed carries an older generation: nothing is looked up
-// by descriptor number, which may be another's by then.
-type slot struct {
-	d   *Descriptor
-	gen uint32
-}
+// An event that was on its way when its connection closed carries an older
+// generation of its slot: nothing is looked up by descriptor number, which may be
+// another's by then.
 
 // wakeSlot is the slot number of the eventfd.
 const wakeSlot = -1
@@ -464,14 +461,13 @@ func (p *poller) add(d *Descriptor) error {
 		i, p.free = p.free[n-1], p.free[:n-1]
 	} else {
 		i = int32(len(p.slots))
-		p.slots = append(p.slots, slot{})
+		p.slots, p.gens = append(p.slots, nil), append(p.gens, 0)
 	}
-	s := &p.slots[i]
 	// Edge-triggered, with both directions at once, so that nothing is ever
 	// changed afterwards: one system call for the life of a connection.
 	ev := unix.EpollEvent{
 		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET,
-		Fd:     i, Pad: int32(s.gen),
+		Fd:     i, Pad: int32(p.gens[i]),
 	}
 	if err := epollAdd(p.epoll, d.fd, &ev); err != nil {
 		p.free = append(p.free, i)
@@ -480,7 +476,7 @@ func (p *poller) add(d *Descriptor) error {
 		}
 		return os.NewSyscallError("epoll_ctl", err)
 	}
-	s.d, d.slot = d, i
+	p.slots[i], d.slot = d, i
 	p.count++
 	return nil
 }
@@ -536,8 +532,8 @@ func (p *poller) kick() {
 func (p *poller) release(i int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.slots[i].d = nil
-	p.slots[i].gen++
+	p.slots[i] = nil
+	p.gens[i]++
 	p.free = append(p.free, i)
 	p.count--
 	if p.count == 0 {
@@ -588,7 +584,7 @@ func (p *poller) run(raw syscall.RawConn) {
 		p.mu.Lock()
 		if p.count == 0 {
 			p.close()
-			p.ready, p.slots, p.free = nil, nil, nil
+			p.ready, p.slots, p.gens, p.free = nil, nil, nil, nil
 			p.mu.Unlock()
 			return
 		}
@@ -596,8 +592,8 @@ func (p *poller) run(raw syscall.RawConn) {
 			found[i] = nil
 			if e.Fd == wakeSlot {
 				drain(p.wake)
-			} else if s := p.slots[e.Fd]; s.gen == uint32(e.Pad) {
-				found[i] = s.d
+			} else if p.gens[e.Fd] == uint32(e.Pad) {
+				found[i] = p.slots[e.Fd]
 			}
 		}
 		ready, p.ready = p.ready, ready[:0]
