@@ -166,5 +166,5 @@ func upgradeOnce(w http.ResponseWriter, r *http.Request) {
 	if rw.Flush() != nil {
 		return
 	}
-	ws.ReadFrame(rw) //nolint:errcheck // whatever comes, the connection is over
+	ws.ReadFrame(rw) // whatever comes, the connection is over
 }
