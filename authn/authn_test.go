@@ -203,3 +203,26 @@ func TestBesides(t *testing.T) {
 		}
 	}
 }
+
+// The service's own path may stand before a request's, or be missing there.
+func TestHostsPaths(t *testing.T) {
+	hosts := new(authn.Hosts)
+	if err := hosts.SetPath("/rt"); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"/api/x": "/api/x /rt/api/x", "/rt/api/x": "/rt/api/x /api/x", "/rt": "/rt /rt/rt", "/rtx/api": "/rtx/api /rt/rtx/api", "/": "/ /rt/",
+	} {
+		if got := strings.Join(hosts.Paths(path), " "); got != want {
+			t.Errorf("%s: %s; want %s", path, got, want)
+		}
+	}
+	for _, bad := range []string{"rt", "/rt/", "/", "/r t", "/r%74", "/rt?x", "/rt#x"} {
+		if err := hosts.SetPath(bad); err == nil || len(hosts.Paths("/x")) != 2 {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	if err := hosts.SetPath(""); err != nil || len(hosts.Paths("/x")) != 1 || len((*authn.Hosts)(nil).Paths("/x")) != 1 {
+		t.Error("without a path of the service's own there are two")
+	}
+}

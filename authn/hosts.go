@@ -13,9 +13,14 @@ import (
 // is called by another name there than here, and what its callers sign bears that
 // name.
 //
+// The name may have a path, too: https://example.com/rt is a service whose paths stand
+// behind /rt, and the proxy may have removed that from what it sends on; see
+// [Hosts.SetPath].
+//
 // It is safe for concurrent use; a nil *Hosts has none.
 type Hosts struct {
 	list atomic.Pointer[[]string]
+	path atomic.Pointer[string]
 }
 
 // NewHosts returns the given hosts; see [Hosts.Set].
@@ -37,6 +42,34 @@ func (h *Hosts) Set(hosts ...string) error {
 	}
 	h.list.Store(&list)
 	return nil
+}
+
+// SetPath sets the path that the service's own paths stand behind where its callers see
+// them: empty, or like /rt, without a slash at its end. On an error nothing changes.
+func (h *Hosts) SetPath(path string) error {
+	if path != "" && (path[0] != '/' || strings.HasSuffix(path, "/") || strings.ContainsAny(path, "?#% \t")) {
+		return engine.Errorf(engine.CodeInvalid, "audience.path",
+			"%q is not a path in front of a service: expected one like /rt, without escapes and without a slash at its end.", path)
+	}
+	h.path.Store(&path)
+	return nil
+}
+
+// Paths returns what the path of a request may have been where its caller saw it: the
+// path as it is, and with the service's own path before it, or without that where the
+// request has it.
+func (h *Hosts) Paths(path string) []string {
+	if h == nil {
+		return []string{path}
+	}
+	prefix := h.path.Load()
+	if prefix == nil || *prefix == "" {
+		return []string{path}
+	}
+	if rest, ok := strings.CutPrefix(path, *prefix); ok && strings.HasPrefix(rest, "/") {
+		return []string{path, rest}
+	}
+	return []string{path, *prefix + path}
 }
 
 // Accept reports whether a token for host may be used in a request that was sent

@@ -14,7 +14,19 @@ type hostileCase struct {
 }
 
 // hostileCases are all of them, in the order in which they run.
-var hostileCases = []hostileCase{}
+var hostileCases = slices.Concat(
+	[]hostileCase{
+		{"silent", hostileSilent},
+		{"unread-bodies", hostileBodies},
+		{"refusal-log", hostileRefusals},
+		{"h2-reset", hostileResets},
+		{"waiting-events", waitingEvents("waiting-events", hangs)},
+		{"waiting-events-503", waitingEvents("waiting-events-503", unavailable)},
+		{"group-names", groupNames},
+		{"unfinished", (*bench).unfinished},
+	},
+	floodCases,
+)
 
 func hostileCaseNames() string {
 	var names []string

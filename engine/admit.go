@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"time"
+	"unique"
 )
 
 // AdmitRequest is a client that has proven its identity and wants in.
@@ -34,6 +36,10 @@ type AdmitRequest struct {
 	Subprotocol string
 	// Details are opaque, for handlers that know the door's protocol.
 	Details any
+	// RemoteAddr is the client's address. Events of clients without a user are counted
+	// by the network that it is in ([Limits].PendingEventBytesPerUser). Leave it zero
+	// where the address is not the client's own, as behind a proxy that does not say.
+	RemoteAddr netip.Addr
 }
 
 // Admission is a client that may come in and is not yet visible to anybody. It
@@ -54,7 +60,7 @@ type Admission struct {
 // Admit asks the hub's connect handler about r. It waits for the handler's
 // answer, no longer than ctx and the event timeout. A refusal is an *Error; its
 // Status is the handler's own, if it has one. CodeUnavailable: the engine is
-// full or draining.
+// full or draining, or too many bytes of events wait.
 func (h *Hub) Admit(ctx context.Context, r *AdmitRequest) (*Admission, error) {
 	if len(r.ConnID) > MaxConnID {
 		return nil, Errorf(CodeInvalid, "name.connectionId", "A connection id has at most %d bytes; this one has %d.", MaxConnID, len(r.ConnID))
@@ -69,11 +75,55 @@ func (h *Hub) Admit(ctx context.Context, r *AdmitRequest) (*Admission, error) {
 	if a.id == "" {
 		a.id = newConnID()
 	}
-	if err := h.askConnect(ctx, a); err != nil {
+	if err := h.consider(ctx, a); err != nil {
 		h.engine.unreserve()
 		return nil, err
 	}
 	return a, nil
+}
+
+// consider asks the connect handler about a, if there is one, and refuses a if too many
+// bytes of events wait, or if its groups are too many.
+func (h *Hub) consider(ctx context.Context, a *Admission) error {
+	if rule := h.settings.Load().systemHandler(SystemConnect); rule != nil {
+		if err := h.askConnect(ctx, rule, a); err != nil {
+			return err
+		}
+	}
+	if err := h.engine.checkGroups(a.groups); err != nil {
+		return err
+	}
+	return h.clients.full(a.clientKey()) // the handler may have named another user
+}
+
+// clientKey says with whose events those of a are counted: by the address only where
+// nobody has named a user.
+func (a *Admission) clientKey() clientKey {
+	if a.user != "" {
+		return clientKey{user: a.user}
+	}
+	return clientKey{network: networkOf(a.request.RemoteAddr)}
+}
+
+// size is what r counts for while a connect handler is asked: about as much again is
+// its event in the handler's own words.
+func (r *AdmitRequest) size() int {
+	n := eventOverhead + sizeOf(r.Details)
+	for _, m := range []map[string][]string{r.Identity.Claims, r.Query, r.Header} {
+		for k, values := range m {
+			n += len(k) + mapOverhead
+			for _, v := range values {
+				n += len(v)
+			}
+		}
+	}
+	for _, s := range r.Subprotocols {
+		n += len(s)
+	}
+	for _, cert := range r.PeerCertificates {
+		n += len(cert.Raw)
+	}
+	return 2 * n
 }
 
 func newConnID() ConnID {
@@ -114,9 +164,13 @@ type OpenOptions struct {
 	// connection beyond one wire. [Recovery.Session] returns it.
 	Session any
 	// Window, if positive, bounds the deliveries that are under way: those that
-	// count and that Conn.Acknowledge has not been called for. More wait, in
-	// order and within the outbound bounds, as if the sink had no room.
+	// count and that Conn.Acknowledge has not been called for. More wait, in order
+	// among themselves and within the outbound bounds. Messages that do not count
+	// overtake those that wait; the end of the connection drops them.
 	Window int
+	// UnderWay is how many places of the window are taken from the beginning, by
+	// deliveries of an earlier wire that Conn.Acknowledge will be called for.
+	UnderWay int
 	// Counted says which deliveries count for Window and Numbered, by the message
 	// and the options of the membership it came by. Nil: all of a kind that
 	// [Kind.Numbered] names do. It must not block.
@@ -218,7 +272,7 @@ func (a *Admission) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 	late := c.extra.get().late
 	c.mu.Unlock()
 	if late != nil { // it ended meanwhile, which is told after its beginning
-		a.hub.raiseDisconnected(ctx, c, *late)
+		c.sayDisconnected(ctx, *late)
 		c.part()
 	}
 	return c, nil
@@ -249,7 +303,7 @@ func (a *Admission) conn(sink Sink, o *OpenOptions) *Conn {
 	e := a.hub.engine
 	id, user := oneString(string(a.id), string(a.user))
 	c := &Conn{
-		id: ConnID(id), user: UserID(user), subprotocol: o.Subprotocol,
+		id: ConnID(id), user: UserID(user), network: a.clientKey().network, protocol: unique.Make(o.Subprotocol),
 		hub: a.hub, shard: e.shardFor(), sink: sink,
 		numbered: o.Numbered, mute: !o.WirePings, owner: o.owner(),
 		grants: e.roles.compile(a.roles), nextEvent: 1,
@@ -257,14 +311,12 @@ func (a *Admission) conn(sink Sink, o *OpenOptions) *Conn {
 	if a.state != nil || o.Details != nil {
 		c.extra = &extra{handlerState: a.state, details: o.Details}
 	}
-	c.pings = o.interval(a.hub)
-	if o.Window > 0 || o.Counted != nil {
-		c.window = &window{room: o.room(), counted: o.Counted}
-	}
+	c.pings = inMilliseconds(o.interval(a.hub))
+	c.window = o.newWindow()
 	if o.Recovery > 0 && o.Numbered {
 		c.durable = newDurable(o, a.request.PeerCertificates)
 	}
-	c.setLast(o.Last)
+	c.setLast(o.Last, FirstWire)
 	c.heard.Store(true)
 	return c
 }
@@ -287,8 +339,8 @@ func (o *OpenOptions) interval(h *Hub) time.Duration {
 	return o.Silence / silentLooks
 }
 
-// room returns how many deliveries may be under way.
-func (o *OpenOptions) room() int {
+// places returns how many deliveries may be under way.
+func (o *OpenOptions) places() int {
 	if o.Window <= 0 {
 		return math.MaxInt
 	}
@@ -373,7 +425,7 @@ func (h *Hub) askOthers(ctx context.Context, c *Conn, in *entrance) error {
 	}
 	answers, err := bp.Ask(ctx, &Command{
 		Hub: h.name, Verb: VerbClaim, Target: Target{TargetConn, string(c.id)},
-		User: c.user, Subprotocol: c.subprotocol, TakeOver: in.takeOver,
+		User: c.user, Subprotocol: c.Subprotocol(), TakeOver: in.takeOver,
 	})
 	if err != nil {
 		return err
@@ -388,7 +440,7 @@ func (h *Hub) askOthers(ctx context.Context, c *Conn, in *entrance) error {
 
 // yield ends c in favour of a newer connection with its id, or refuses.
 func (c *Conn) yield(user UserID, subprotocol string, takeOver bool) error {
-	if takeOver && c.subprotocol == subprotocol && c.user == user {
+	if takeOver && c.Subprotocol() == subprotocol && c.user == user {
 		c.End(EndTakenOver, ClosePolicy, "", "A newer connection with the same id took over.")
 		return nil
 	}
@@ -412,7 +464,7 @@ func (h *Hub) appear(c *Conn, in *entrance) error {
 			h.engine.connOpened(c)
 			return nil
 		}
-		if err := old.yield(c.user, c.subprotocol, in.takeOver); err != nil {
+		if err := old.yield(c.user, c.Subprotocol(), in.takeOver); err != nil {
 			return err
 		}
 	}

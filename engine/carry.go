@@ -177,14 +177,17 @@ func (h *Hub) selected(c *Command) ([]*Conn, error) {
 	if c.Filter == "" || len(conns) == 0 {
 		return conns, nil
 	}
-	f, err := filter.Parse(c.Filter)
-	if err != nil {
-		return nil, &Error{Code: CodeInvalid, Rule: "filter", Target: "filter", Message: err.Error()}
+	f := c.parsed
+	if f == nil { // c is another process's
+		var err error
+		if f, err = ParseFilter(c.Filter); err != nil {
+			return nil, err
+		}
 	}
 	var subject filter.Subject
 	return slices.DeleteFunc(conns, func(conn *Conn) bool {
 		subject = filter.Subject{
-			ConnectionID: string(conn.id), UserID: string(conn.user), Protocol: conn.subprotocol, Groups: connGroups{conn},
+			ConnectionID: string(conn.id), UserID: string(conn.user), Protocol: conn.Subprotocol(), Groups: connGroups{conn},
 		}
 		return !f.Match(&subject)
 	}), nil

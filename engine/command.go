@@ -1,5 +1,7 @@
 package engine
 
+import "github.com/fanfare/fanfare/engine/filter"
+
 // TargetKind says what a [Target] names.
 type TargetKind uint8
 
@@ -53,7 +55,10 @@ type Command struct {
 	// Excluded connections are left out.
 	Excluded []ConnID
 	// Filter is an OData filter's text; empty for none.
-	Filter     string
+	Filter string
+	// parsed is Filter where this process has parsed it; nil where it came from
+	// another one.
+	parsed     *filter.Filter
 	Permission Permission
 	Text       string
 	After      ConnID

@@ -2,9 +2,11 @@ package engine
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 )
 
 // Conn is the engine's record of a logical connection. Its exported methods may
@@ -23,15 +25,15 @@ type Conn struct {
 	state        connState
 	missed       uint8 // keep-alive intervals without a sign of life
 	wireDone     bool  // the far end has said goodbye
-	pings        time.Duration
 
 	// Fixed at birth.
-	id          ConnID
-	user        UserID
-	subprotocol string
-	hub         *Hub
-	shard       *shard
-	durable     *durable // nil for one that ends with its wire
+	id       ConnID
+	user     UserID
+	network  network               // zero for one with a user
+	protocol unique.Handle[string] // the name of its subprotocol
+	hub      *Hub
+	shard    *shard
+	durable  *durable // nil for one that ends with its wire
 
 	heard  atomic.Bool
 	ending atomic.Bool  // mirrors isOver, for those who may not lock
@@ -39,6 +41,9 @@ type Conn struct {
 	place  int32        // among its user's connections; guarded by user.mu
 
 	owed atomic.Int64
+
+	pings      milliseconds // owned by the shard
+	groupBytes int32        // of the names of its groups and of the options of its memberships; guarded by mu
 
 	everyone membership // in hub.all
 	first    membership // in the first group that it ever joins; used once
@@ -64,6 +69,16 @@ type Conn struct {
 	extra       *extra
 }
 
+// milliseconds are an interval in little memory.
+type milliseconds uint32
+
+// inMilliseconds rounds d up.
+func inMilliseconds(d time.Duration) milliseconds {
+	return milliseconds(min(max(0, (d+time.Millisecond-1)/time.Millisecond), math.MaxUint32))
+}
+
+func (m milliseconds) duration() time.Duration { return time.Duration(m) * time.Millisecond }
+
 // extra is what few connections have, kept apart so that an idle one is small.
 // Guarded by Conn.mu.
 type extra struct {
@@ -72,6 +87,7 @@ type extra struct {
 	handlerState HandlerState
 	details      any // opaque, for events
 	last         *LastMessage
+	lastWire     WireID             // the wire that last was left on
 	streams      map[string]*stream // that it publishes
 	states       map[GroupName]*ownState
 	stated       time.Time // when it last changed one of them
@@ -107,7 +123,7 @@ func (c *Conn) Hub() *Hub { return c.hub }
 func (c *Conn) UserID() UserID { return c.user }
 
 // Subprotocol returns the name of the subprotocol, empty for a raw connection.
-func (c *Conn) Subprotocol() string { return c.subprotocol }
+func (c *Conn) Subprotocol() string { return c.protocol.Value() }
 
 // Post queues m for this connection alone, behind all that was queued before.
 // What is posted to a connection that is over is dropped.
@@ -172,11 +188,13 @@ func (c *Conn) Gone(wire WireID, code CloseCode, text string) {
 // SetLast leaves a message that is published once, under the connection's own
 // name and permissions: when the logical connection ends, whoever ends it, or when
 // it has been without a wire for away, if that comes first; a negative away never
-// does. nil takes the message back. r is a request of OpSend.
+// does. With an away of 0 the loss of a wire is enough, even if another one takes its
+// place at once ([Recovery.Open]). nil takes the message back. r is a request of
+// OpSend.
 func (c *Conn) SetLast(r *Request, away time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.setLast(&LastMessage{r, away})
+	c.setLast(&LastMessage{r, away}, c.newestWire())
 }
 
 // SetDetails replaces the opaque details that later events carry.
@@ -217,15 +235,10 @@ func (c *Conn) overFor(ctx context.Context, reason EndReason, code CloseCode, te
 		c.extra.last, c.extra.streams, c.extra.states, c.extra.watching, c.extra.index = nil, nil, nil, nil, nil
 	}
 	owner := c.owner
-	var cancel context.CancelFunc
-	if c.lane != nil {
-		cancel = c.lane.cancel
-	}
+	leaveLane := c.leaveLane()
 	c.mu.Unlock() // enter holds it until c is in all its tables
 
-	if cancel != nil {
-		cancel()
-	}
+	leaveLane()
 	h := c.hub
 	c.publishLast(last)
 	for id, st := range streams {
@@ -252,7 +265,7 @@ func (c *Conn) overFor(ctx context.Context, reason EndReason, code CloseCode, te
 		owner.Ended()
 	}
 	if announced { // otherwise Open does what follows
-		h.raiseDisconnected(ctx, c, text)
+		c.sayDisconnected(ctx, text)
 		c.part()
 	}
 	return true
@@ -300,6 +313,12 @@ func (c *Conn) join(g GroupName, options any) (bool, error) {
 		// A new membership: what was published before goes by the old one's options.
 		old := c.memberships[i]
 		m := &membership{conn: c, group: old.group, options: box(options)}
+		more := m.bytes() - old.bytes()
+		if err := c.checkGroupBytes(more); err != nil {
+			return false, err
+		}
+		c.groupBytes += int32(more)
+		c.hub.engine.giveGroupBytes(-more)
 		old.group.replace(old, m)
 		c.memberships[i] = m
 		return false, nil
@@ -308,11 +327,19 @@ func (c *Conn) join(g GroupName, options any) (bool, error) {
 		return false, Errorf(CodeTooLarge, "limits.groupsPerConnection",
 			"The connection is in %d groups already, the most that is allowed.", most)
 	}
+	own := len(g) + sizeOf(options)
+	if err := c.checkGroupBytes(own); err != nil {
+		return false, err
+	}
 	m := &c.first
 	if m.conn != nil {
 		m = &membership{} // shards may still know of the first one
 	}
 	m.conn, m.options = c, box(options)
+	if err := c.hub.engine.takeGroupBytes(m.bytes()); err != nil {
+		return false, err
+	}
+	c.groupBytes += int32(own)
 	c.hub.groups.join(c, string(g), m, false)
 	c.hub.engine.counters.memberships.Add(1)
 	if len(c.memberships) == 0 {
@@ -320,7 +347,7 @@ func (c *Conn) join(g GroupName, options any) (bool, error) {
 	}
 	c.memberships = append(c.memberships, m)
 	if index := c.extra.get().index; index != nil {
-		index[g] = len(c.memberships) - 1
+		index[GroupName(m.group.name)] = len(c.memberships) - 1 // not g: all members share one string
 	} else if len(c.memberships) > manyGroups {
 		index = make(map[GroupName]int, 2*manyGroups)
 		for i, m := range c.memberships {
@@ -358,6 +385,7 @@ func (c *Conn) leave(g GroupName) bool {
 // drop takes c out of its i-th group. c.mu is held.
 func (c *Conn) drop(i int) {
 	m := c.memberships[i]
+	c.groupBytes -= int32(len(m.group.name) + sizeOf(m.opaque()))
 	last := len(c.memberships) - 1
 	moved := c.memberships[last]
 	c.memberships[i] = moved
@@ -411,7 +439,7 @@ func (c *Conn) eventContext() EventContext {
 	id := c.nextEvent
 	c.nextEvent++
 	return EventContext{
-		Hub: c.hub.name, ConnID: c.id, UserID: c.user, Subprotocol: c.subprotocol,
+		Hub: c.hub.name, ConnID: c.id, UserID: c.user, Subprotocol: c.Subprotocol(),
 		ID: id, Time: c.hub.engine.clock.Now(), State: c.extra.get().handlerState, Details: c.extra.get().details,
 	}
 }

@@ -31,17 +31,18 @@ func (h *Hub) call(ctx context.Context, r *handlerRule, event string, f func(con
 	return err
 }
 
-// askConnect asks the connect handler, if there is one, and lets its reply
-// change the admission.
-func (h *Hub) askConnect(ctx context.Context, a *Admission) error {
-	rule := h.settings.Load().systemHandler(SystemConnect)
-	if rule == nil {
-		return nil
-	}
+// askConnect asks the connect handler of rule, if there is room for the event, and
+// lets its reply change the admission.
+func (h *Hub) askConnect(ctx context.Context, rule *handlerRule, a *Admission) error {
 	r := a.request
 	if r.Fill != nil {
 		r.Fill(r)
 	}
+	release, err := h.clients.tryHold(a.clientKey(), r.size())
+	if err != nil {
+		return err
+	}
+	defer release()
 	ev := &ConnectEvent{
 		EventContext: EventContext{
 			Hub: h.name, ConnID: a.id, UserID: a.user, Subprotocol: r.Subprotocol,
@@ -90,13 +91,34 @@ func (h *Hub) raiseConnected(c *Conn) {
 		return
 	}
 	ev := &ConnectedEvent{c.eventContext()}
-	h.tellListeners(set, SystemConnected, ev)
 	if rule != nil {
-		h.notify(h.engine.ctx, c, rule, SystemConnected, func(ctx context.Context) (*NotifyReply, error) {
-			return rule.handler.Connected(ctx, ev)
-		})
+		c.mu.Lock()
+		c.openLane().calls++
+		ev.Left = c.leftChannel()
+		c.mu.Unlock()
 	}
+	h.tellListeners(set, SystemConnected, ev)
+	if rule == nil {
+		return
+	}
+	h.notify(h.engine.ctx, c, rule, SystemConnected, noteSize(&ev.EventContext), func(ctx context.Context) (*NotifyReply, error) {
+		return rule.handler.Connected(ctx, ev)
+	}, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.lane.calls--
+		c.closeLane()
+	})
 }
+
+// noteSize is what a connected or disconnected event counts for.
+func noteSize(e *EventContext) int {
+	return noteOverhead + len(e.UserID) + len(e.State) + sizeOf(e.Details)
+}
+
+// noteOverhead is the size of a notification that waits, and of the connection that it
+// keeps in memory.
+const noteOverhead = 1 << 10
 
 // raiseDisconnected tells listeners and the handler, without waiting.
 func (h *Hub) raiseDisconnected(ctx context.Context, c *Conn, reason string) {
@@ -111,9 +133,9 @@ func (h *Hub) raiseDisconnected(ctx context.Context, c *Conn, reason string) {
 	ev := &DisconnectedEvent{EventContext: c.eventContext(), Reason: reason}
 	h.tellListeners(set, SystemDisconnected, ev)
 	if rule != nil {
-		h.notify(ctx, c, rule, SystemDisconnected, func(ctx context.Context) (*NotifyReply, error) {
+		h.notify(ctx, c, rule, SystemDisconnected, noteSize(&ev.EventContext)+len(reason), func(ctx context.Context) (*NotifyReply, error) {
 			return rule.handler.Disconnected(ctx, ev)
-		})
+		}, nil)
 	}
 }
 
@@ -145,10 +167,23 @@ type onBehalf struct {
 
 func (c onBehalf) Value(key any) any { return c.of.Value(key) }
 
-// notify calls a handler that cannot say no, on behalf of ctx; a failure is logged.
-func (h *Hub) notify(ctx context.Context, c *Conn, rule *handlerRule, event string, f func(context.Context) (*NotifyReply, error)) {
+// notify calls a handler that cannot say no, on behalf of ctx; a failure is logged. The
+// event's bytes, size, are counted until it is done, whether there is room or not: the
+// connection was let in when there was. then, if set, is called after the event is
+// done or dropped.
+func (h *Hub) notify(ctx context.Context, c *Conn, rule *handlerRule, event string, size int,
+	f func(context.Context) (*NotifyReply, error), then func(),
+) {
 	e := h.engine
+	release := h.clients.hold(c.clientKey(), size)
+	end := func() {
+		release()
+		if then != nil {
+			then()
+		}
+	}
 	queued := rule.calls.notes.run(e, func() {
+		defer end()
 		err := h.call(onBehalf{e.ctx, ctx}, rule, event, func(ctx context.Context) error {
 			reply, err := f(ctx)
 			if err == nil && reply != nil {
@@ -161,7 +196,8 @@ func (h *Hub) notify(ctx context.Context, c *Conn, rule *handlerRule, event stri
 		}
 	})
 	if !queued {
-		e.log.Error("an event was dropped: the engine is closed, or too many wait for its handler",
+		end()
+		e.dropped(1, "an event was dropped: the engine is closed, or too many wait for its handler",
 			"hub", h.name, "connection", c.id, "event", event)
 	}
 }
@@ -171,6 +207,9 @@ func (h *Hub) raiseUserEvent(ctx context.Context, c *Conn, r *Request) error {
 	e := h.engine
 	set := h.settings.Load()
 	ev := &UserEvent{EventContext: c.eventContext(), Name: r.Event, Payload: r.Payload, Metadata: r.Metadata, Attributes: r.Attributes}
+	c.mu.Lock()
+	ev.Left = c.leftChannel()
+	c.mu.Unlock()
 	heard := false
 	for _, l := range set.listeners {
 		if l.users.match(r.Event) {
@@ -178,13 +217,7 @@ func (h *Hub) raiseUserEvent(ctx context.Context, c *Conn, r *Request) error {
 			heard = true
 		}
 	}
-	var rule *handlerRule
-	for _, have := range set.handlers {
-		if have.users.match(r.Event) {
-			rule = have
-			break
-		}
-	}
+	rule := set.userHandler(r.Event)
 	if rule == nil {
 		if heard {
 			return nil
@@ -199,28 +232,27 @@ func (h *Hub) raiseUserEvent(ctx context.Context, c *Conn, r *Request) error {
 			return contextError(r.Cancel, "event.cancelled")
 		}
 	}
-	if r.CancelOnEnd {
-		c.mu.Lock()
-		if c.lane == nil {
-			c.lane = &lane{}
-		}
-		c.lane.cancel = cancel
-		over := c.isOver
+	c.mu.Lock()
+	l := c.lane // it is there while the event is under way
+	if c.isOver && r.CancelOnEnd || l.abandoned {
 		c.mu.Unlock()
-		if over {
-			cancel()
-		}
-		defer func() {
-			c.mu.Lock()
-			c.lane.cancel = nil // the lane is there while the event is under way
-			c.mu.Unlock()
-		}()
+		e.dropped(1, "requests of a client that has left were given up", "hub", h.name, "connection", c.id, "user", c.user, "requests", 1)
+		return errGivenUp
 	}
+	l.cancel, l.cancelOnEnd = cancel, r.CancelOnEnd
+	c.mu.Unlock()
 	var reply *EventReply
 	err := h.call(ctx, rule, "user", func(ctx context.Context) (err error) {
 		reply, err = rule.handler.UserEvent(ctx, ev)
 		return err
 	})
+	c.mu.Lock()
+	l.cancel = nil
+	given := l.abandoned
+	c.mu.Unlock()
+	if err != nil && given {
+		return errGivenUp // which has been logged
+	}
 	if err != nil {
 		e.logFailure("an event handler failed", err, "hub", h.name, "connection", c.id, "event", r.Event)
 		return eventFailed(err)

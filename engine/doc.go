@@ -28,6 +28,13 @@
 // acknowledged comes again on the next one, under the same numbers, and before
 // what has come since.
 //
+// Events: those of one connection are handed to its handler one at a time, in order,
+// and disconnected when the last of them has ended; what a client asked for before it
+// left is carried out for a bounded time. Bytes of events that wait or are under way
+// are bounded for a connection, a user (a network, for clients without a user), a hub
+// and the engine. Where they are short a connection has one event at a time, the
+// events of those that have left are given up, and newcomers are refused ([Limits]).
+//
 // Concurrency: everything exported may be called by many goroutines, unless it
 // says otherwise. No publisher waits for a slow reader. Verbs may wait for a
 // shard that is behind, and for other nodes. An idle connection owns no
@@ -42,7 +49,7 @@
 // sink.
 //
 // Locks, in the order in which they are taken: Conn.mu, Engine.mu, a stripe of a
-// table, group.mu, a shard's queue. None is held across a call of an interface
+// table, group.mu, a shard's queue; that of a hub's users' budgets is taken last. None is held across a call of an interface
 // (but for interest.mu, which one target's declarations to the backplane share).
 // None that groups share is held for work proportional to members.
 package engine

@@ -28,6 +28,9 @@ type Engine struct {
 	laggards  laggards
 	interests interests
 	counters  counters
+	pending   budget // bytes of events; the root
+	bounds    struct{ conn, client, hub, node bound }
+	drops     dropLog
 
 	ctx    context.Context // ends with the engine
 	cancel context.CancelFunc
@@ -73,6 +76,7 @@ func New(o *Options) (*Engine, error) {
 		n = runtime.GOMAXPROCS(0)
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.setBounds()
 	for i := range n {
 		e.shards = append(e.shards, newShard(e, i))
 	}

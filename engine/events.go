@@ -21,6 +21,10 @@ type EventContext struct {
 	// Details is what the connection's door adds for handlers that know its
 	// protocol; nil if nothing.
 	Details any
+	// Left, of connected and user events, is closed when the connection ends. A handler
+	// that tries again after a failure stops then, so that disconnected is the last of
+	// the connection's events. It is nil in connect and disconnected events.
+	Left <-chan struct{}
 }
 
 // HandlerState is bytes that an event handler keeps with a connection: the
@@ -33,8 +37,8 @@ type ConnectEvent struct {
 	Claims map[string][]string
 	Query  map[string][]string
 	// Header holds the request's headers under their canonical names, those of
-	// [net/textproto.CanonicalMIMEHeaderKey]. What an event handler that is called
-	// over HTTP sees is the business of its client.
+	// [net/textproto.CanonicalMIMEHeaderKey]. An EventHandler that passes the event
+	// on to another program may spell them otherwise.
 	Header           map[string][]string
 	Subprotocols     []string
 	PeerCertificates []*x509.Certificate

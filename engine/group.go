@@ -162,7 +162,7 @@ func (t *groupTable) join(c *Conn, name string, m *membership, told bool) {
 		if g == nil {
 			g = newGroup(t.kind, name, len(c.hub.engine.shards))
 			st.groups.insert(h, g)
-			c.hub.engine.counters.groupMade(t.kind)
+			c.hub.engine.counters.groupMade(t.kind, name)
 		}
 		st.mu.Unlock()
 		m.group = g
@@ -186,6 +186,6 @@ func (t *groupTable) forget(g *group, e *Engine) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.groups.remove(h, g) {
-		e.counters.groupGone(t.kind)
+		e.counters.groupGone(t.kind, g.name)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"time"
+	"unique"
 )
 
 // ConnState is all that a recoverable connection is, apart from its wire, as plain
@@ -155,7 +156,7 @@ func (c *Conn) depart() (_ *ConnState, x extra, left []*membership, _ error) {
 	x = *c.extra.get()
 	d := c.durable
 	st := &ConnState{
-		ID: c.id, UserID: c.user, Subprotocol: c.subprotocol, Roles: c.grants.roles,
+		ID: c.id, UserID: c.user, Subprotocol: c.Subprotocol(), Roles: c.grants.roles,
 		Acks: c.acks.export(), NextEvent: c.nextEvent,
 		Handler: x.handlerState, Details: x.details, Session: d.session,
 		Recovery: time.Duration(d.recovery.Load()), Secret: slices.Clone(d.secret[:]),
@@ -195,7 +196,7 @@ func (s *shard) handOver(c *Conn, end *closing, taken chan<- *deliveries) {
 		s.unplan(c)
 		d.replay = export(c.durable.replay.queue[c.durable.replay.head:])
 		if c.lag != nil {
-			d.waiting = export(c.lag.queue[c.lag.head:])
+			d.waiting = export(c.lag.rest())
 			c.lag = nil // nothing of it is lost
 		}
 	}
@@ -225,7 +226,7 @@ func (h *Hub) Adopt(ctx context.Context, st *ConnState, encoding Encoding) error
 		return err
 	}
 	c := &Conn{
-		id: st.ID, user: st.UserID, subprotocol: st.Subprotocol, hub: h, shard: e.shardFor(), sink: nowhere{},
+		id: st.ID, user: st.UserID, protocol: unique.Make(st.Subprotocol), hub: h, shard: e.shardFor(), sink: nowhere{},
 		numbered: true, mute: true, grants: e.roles.compile(st.Roles), nextEvent: st.NextEvent, announced: true,
 	}
 	d := &durable{wire: FirstWire, newest: FirstWire, session: st.Session, encoding: encoding}

@@ -12,60 +12,6 @@ import (
 	"github.com/fanfare/fanfare/engine/enginetest"
 )
 
-// A connection's window holds back what its far end has not acknowledged, in
-// order, and what does not count only behind what does.
-func TestWindow(t *testing.T) {
-	h := start(t, nil).Hub("chat")
-	a, err := h.Admit(t.Context(), &engine.AdmitRequest{Identity: engine.Identity{Roles: anything}})
-	must(t, err)
-	w := &enginetest.Wire{}
-	conn, err := a.Open(w, &engine.OpenOptions{
-		Encoding: enginetest.Lines{Numbered: true}, Numbered: true, Bind: w.Bind, Window: 2,
-		Counted: func(m *engine.Message, membership any) bool { return membership == "qos1" && m.Attributes == nil },
-	})
-	must(t, err)
-	c := &client{Conn: conn, Wire: w, t: t}
-	done := make(chan error, 1)
-	c.Do(&engine.Request{Op: engine.OpJoin, Group: "g", Membership: "qos1"}, func(err error) { done <- err })
-	must(t, <-done)
-	send := func(s string, o *engine.SendOptions) { must(t, h.SendToGroup(t.Context(), "g", text(s), o)) }
-	send("free", &engine.SendOptions{Attributes: "qos0"})
-	for i := range 5 {
-		send(fmt.Sprint(i), nil)
-	}
-	send("behind", &engine.SendOptions{Attributes: "qos0"})
-	c.expect("{qos1} text @g [qos0] free", "#1 {qos1} text @g 0", "#2 {qos1} text @g 1")
-	c.Acknowledge(1)
-	c.expect("{qos1} text @g [qos0] free", "#1 {qos1} text @g 0", "#2 {qos1} text @g 1", "#3 {qos1} text @g 2")
-	c.Limit(3) // the sink's room is another matter
-	c.Acknowledge(2)
-	c.Limit(-1)
-	c.Acknowledge(2)
-	lines := c.lines(7)
-	if want := "{qos1} text @g [qos0] behind"; lines[6] != want || len(lines) != 7 {
-		t.Errorf("got %q", lines)
-	}
-	c.Acknowledge(10)
-	send("end", nil)
-	if lines := c.lines(8); lines[7] != "#6 {qos1} text @g end" {
-		t.Errorf("got %q", lines)
-	}
-}
-
-// A client that acknowledges nothing is ended at its outbound bounds.
-func TestWindowIsBounded(t *testing.T) {
-	h := start(t, &engine.Options{Limits: engine.Limits{OutboundMessages: 50}}).Hub("chat")
-	a, err := h.Admit(t.Context(), &engine.AdmitRequest{Identity: engine.Identity{Groups: []engine.GroupName{"g"}}})
-	must(t, err)
-	w := &enginetest.Wire{}
-	c, err := a.Open(w, &engine.OpenOptions{Encoding: enginetest.Lines{}, Bind: w.Bind, Window: 1})
-	must(t, err)
-	for range 60 {
-		must(t, h.SendToGroup(t.Context(), "g", text("x"), nil))
-	}
-	(&client{Conn: c, Wire: w, t: t}).awaitClosed()
-}
-
 // The last message is published at the end, whoever ends the connection, by its
 // own permissions, unless it was taken back.
 func TestLastMessage(t *testing.T) {

@@ -21,6 +21,9 @@ type Hub struct {
 	configuring sync.Mutex // held from asking for settings until they are in force
 	settings    atomic.Pointer[settings]
 
+	pending budget        // bytes of the hub's events
+	clients clientBudgets // of its users and networks
+
 	conns  connTable
 	all    *group
 	groups groupTable
@@ -39,6 +42,8 @@ func newHub(e *Engine, name HubName) *Hub {
 		watchers: groupTable{kind: TargetWatchers},
 		stated:   groupTable{kind: TargetStated},
 	}
+	h.pending.parent, h.pending.bound = &e.pending, &e.bounds.hub
+	h.clients.hub, h.clients.bound = &h.pending, &e.bounds.client
 	h.configure()
 	return h
 }
@@ -69,6 +74,9 @@ type SendOptions struct {
 	Excluded []ConnID
 	// Filter is an OData filter that selects who gets a copy; empty selects all.
 	Filter string
+	// Parsed is the filter where the caller has parsed it (see [ParseFilter]). It counts
+	// in place of Filter.
+	Parsed *filter.Filter
 	// TTL is how long the message is worth delivering; 0 for ever.
 	TTL      time.Duration
 	Metadata Metadata
@@ -112,8 +120,8 @@ func (h *Hub) send(ctx context.Context, t Target, p Payload, o *SendOptions) (er
 	if o.TTL > 0 {
 		m.Expires = h.engine.clock.Now().Add(o.TTL)
 	}
-	c := &Command{Hub: h.name, Verb: VerbSend, Target: t, Message: m, Excluded: o.Excluded, Filter: o.Filter}
-	if err := checkFilter(o.Filter); err != nil {
+	c := &Command{Hub: h.name, Verb: VerbSend, Target: t, Message: m, Excluded: o.Excluded}
+	if err := c.filterBy(o.Filter, o.Parsed); err != nil {
 		return err
 	}
 	h.engine.counters.published(m)
@@ -129,14 +137,27 @@ func (h *Hub) send(ctx context.Context, t Target, p Payload, o *SendOptions) (er
 	return h.engine.waitRoom(ctx)
 }
 
-func checkFilter(text string) error {
+// ParseFilter parses an OData filter; an empty one is nil, which selects all. An error is
+// an *Error of CodeInvalid with the rule filter.
+func ParseFilter(text string) (*filter.Filter, error) {
 	if text == "" {
+		return nil, nil
+	}
+	f, err := filter.Parse(text)
+	if err != nil {
+		return nil, &Error{Code: CodeInvalid, Rule: "filter", Target: "filter", Message: err.Error()}
+	}
+	return f, nil
+}
+
+// filterBy sets the filter of c: parsed, or else text.
+func (c *Command) filterBy(text string, parsed *filter.Filter) (err error) {
+	if c.parsed, c.Filter = parsed, text; parsed != nil {
+		c.Filter = parsed.Text()
 		return nil
 	}
-	if _, err := filter.Parse(text); err != nil {
-		return &Error{Code: CodeInvalid, Rule: "filter", Target: "filter", Message: err.Error()}
-	}
-	return nil
+	c.parsed, err = ParseFilter(text)
+	return err
 }
 
 // ConnExists reports whether the connection is open.
@@ -237,10 +258,11 @@ func (h *Hub) RemoveFromGroups(ctx context.Context, groups []GroupName, filter s
 }
 
 func (h *Hub) bulk(ctx context.Context, v Verb, groups []GroupName, filter string) error {
-	if err := checkFilter(filter); err != nil {
+	c := &Command{Hub: h.name, Verb: v, Target: Target{Kind: TargetAll}, Groups: groups}
+	if err := c.filterBy(filter, nil); err != nil {
 		return err
 	}
-	_, err := h.ask(ctx, &Command{Hub: h.name, Verb: v, Target: Target{Kind: TargetAll}, Groups: groups, Filter: filter})
+	_, err := h.ask(ctx, c)
 	return err
 }
 

@@ -146,6 +146,7 @@ func (h *Hub) leaveTable(t *groupTable, m *membership) {
 	t.leave(m)
 	if t.kind == TargetGroup {
 		h.engine.counters.memberships.Add(-1)
+		h.engine.giveGroupBytes(m.bytes())
 	}
 	h.neglect(Target{t.kind, g.name})
 }

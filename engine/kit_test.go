@@ -30,7 +30,7 @@ func start(t *testing.T, o *engine.Options) *engine.Engine {
 			t.Error(err)
 		}
 		if st := e.Stats(); st.Connections != 0 || st.Groups != 0 || st.Memberships != 0 ||
-			st.QueuedMessages != 0 || st.QueuedBytes != 0 || st.Opened != st.Ended {
+			st.QueuedMessages != 0 || st.QueuedBytes != 0 || st.PendingEventBytes != 0 || st.GroupBytes != 0 || st.Opened != st.Ended {
 			t.Errorf("the closed engine still counts %+v", st)
 		}
 	})

@@ -10,11 +10,27 @@ import (
 // messages, never to batches, whose memory is pooled; they are encoded again
 // when there is room.
 type lagged struct {
-	tail  []byte // the rest of a message that was taken in part
+	tail []byte // the rest of a message that was taken in part
+	backlog
+}
+
+// count returns how many messages wait that are not among the replay.
+func (l *lagged) count() int {
+	if len(l.tail) > 0 {
+		return l.fresh + 1
+	}
+	return l.fresh
+}
+
+// size returns how many bytes those are.
+func (l *lagged) size() int { return l.bytes + len(l.tail) }
+
+// backlog is a queue of messages that a connection has not been sent.
+type backlog struct {
 	queue []owed
 	head  int
 	fresh int // in queue, and not among the connection's replay
-	bytes int // of those, and of tail
+	bytes int // of those
 }
 
 // owed is a message that waits, the membership it came by, and its number, if it
@@ -25,49 +41,69 @@ type owed struct {
 	seq     SequenceID
 }
 
-func (l *lagged) push(o owed) {
-	l.queue = append(l.queue, o)
-	l.count(o, 1)
+func (b *backlog) push(o owed) {
+	b.queue = append(b.queue, o)
+	b.add(o, 1)
 }
 
-func (l *lagged) count(o owed, n int) {
+func (b *backlog) add(o owed, n int) {
 	if o.seq == 0 {
-		l.fresh += n
-		l.bytes += n * o.message.size()
+		b.fresh += n
+		b.bytes += n * o.message.size()
 	}
 }
 
-// len returns how many messages wait that are not among the replay.
-func (l *lagged) len() int {
-	if len(l.tail) > 0 {
-		return l.fresh + 1
-	}
-	return l.fresh
-}
+func (b *backlog) len() int { return len(b.queue) - b.head }
+
+func (b *backlog) first() owed { return b.queue[b.head] }
+
+// rest returns all of it, the oldest first.
+func (b *backlog) rest() []owed { return b.queue[b.head:] }
 
 // pop takes the oldest message off.
-func (l *lagged) pop() owed {
-	o := l.queue[l.head]
-	l.queue[l.head] = owed{}
-	l.head++
-	l.count(o, -1)
-	if l.head == len(l.queue) {
-		l.queue, l.head = l.queue[:0], 0
+func (b *backlog) pop() owed {
+	o := b.queue[b.head]
+	b.queue[b.head] = owed{}
+	b.head++
+	b.add(o, -1)
+	switch {
+	case b.head == len(b.queue) && cap(b.queue) > 64:
+		b.queue, b.head = nil, 0
+	case b.head == len(b.queue):
+		b.queue, b.head = b.queue[:0], 0
+	case b.head > 32 && b.head > len(b.queue)/2: // a queue that is never empty must not grow
+		n := copy(b.queue, b.queue[b.head:])
+		clear(b.queue[n:])
+		b.queue, b.head = b.queue[:n], 0
 	}
 	return o
 }
 
 // unshift puts back messages that were popped, in front of the others.
-func (l *lagged) unshift(msgs []owed) {
+func (b *backlog) unshift(msgs []owed) {
 	for _, o := range msgs {
-		l.count(o, 1)
+		b.add(o, 1)
 	}
-	if l.head >= len(msgs) {
-		l.head -= len(msgs)
-		copy(l.queue[l.head:], msgs)
+	if b.head >= len(msgs) {
+		b.head -= len(msgs)
+		copy(b.queue[b.head:], msgs)
 		return
 	}
-	l.queue, l.head = append(append([]owed(nil), msgs...), l.queue[l.head:]...), 0
+	b.queue, b.head = append(append([]owed(nil), msgs...), b.queue[b.head:]...), 0
+}
+
+// filter drops the messages that drop is true for.
+func (b *backlog) filter(drop func(owed) bool) {
+	kept := b.queue[:0]
+	for _, o := range b.rest() {
+		if drop(o) {
+			b.add(o, -1)
+			continue
+		}
+		kept = append(kept, o)
+	}
+	clear(b.queue[len(kept):])
+	b.queue, b.head = kept, 0
 }
 
 // beginLag takes c out of step: until it has caught up, what it gets queues in l.
@@ -81,7 +117,12 @@ func (s *shard) beginLag(c *Conn, l *lagged) {
 func (s *shard) endLag(c *Conn) {
 	c.lag = nil
 	s.reckon(c)
-	if c.durable == nil {
+	s.balanced(c)
+}
+
+// balanced takes c out of the laggards if it owes nothing, and is not one for good.
+func (s *shard) balanced(c *Conn) {
+	if c.durable == nil && c.lag == nil && c.waiting() == 0 {
 		s.engine.laggards.leave(c)
 	}
 }
@@ -90,10 +131,14 @@ func (s *shard) endLag(c *Conn) {
 func (s *shard) reckon(c *Conn) {
 	n, msgs := int64(0), int64(0)
 	if c.lag != nil {
-		n, msgs = int64(c.lag.bytes), int64(c.lag.len())
+		n, msgs = int64(c.lag.size()), int64(c.lag.count())
 		if c.sink != nil {
 			n += int64(c.sink.Held())
 		}
+	}
+	if w := c.window; w != nil {
+		n += int64(w.waiting.bytes)
+		msgs += int64(w.waiting.fresh)
 	}
 	if d := c.durable; d != nil {
 		n += int64(d.replay.bytes)
@@ -123,7 +168,8 @@ func (s *shard) delay(c *Conn, runs []run) {
 }
 
 // checkLag ends c if it owes more than it may: a gap would be worse than a
-// reconnect, and the reason cannot be sent into a full socket.
+// reconnect. The reason cannot be sent into a full socket; one that only waits for
+// acknowledgements is told.
 func (s *shard) checkLag(c *Conn) {
 	limits := &s.engine.limits
 	over := func() bool {
@@ -134,13 +180,14 @@ func (s *shard) checkLag(c *Conn) {
 	}
 	if over() {
 		does := "reads"
-		if c.durable != nil {
+		if c.durable != nil || c.waiting() > 0 {
 			does = "acknowledges"
 		}
-		c.over(EndSlow, CloseAbnormal, fmt.Sprintf(
+		text := fmt.Sprintf(
 			"The client "+does+" too slowly: %d messages (%d bytes) wait for it, over the bounds of %d messages or %d bytes.",
-			c.owedMessages, c.owed.Load(), limits.OutboundMessages, limits.OutboundBytes))
-		s.drop(c)
+			c.owedMessages, c.owed.Load(), limits.OutboundMessages, limits.OutboundBytes)
+		c.over(EndSlow, CloseAbnormal, text)
+		s.dismiss(c, &closing{reason: EndSlow, code: ClosePolicy, closeText: text})
 		return
 	}
 	s.engine.laggards.relieve(int64(limits.TotalOutboundBytes))
@@ -148,21 +195,28 @@ func (s *shard) checkLag(c *Conn) {
 
 // sweep drops what has expired while it waited for c.
 func (s *shard) sweep(c *Conn) {
-	l, now := c.lag, s.engine.clock.Now()
-	if l == nil {
-		return
+	now := s.engine.clock.Now()
+	expired := func(o owed) bool { return o.seq == 0 && o.message.expired(now) }
+	w := c.window
+	if w != nil {
+		w.waiting.filter(expired)
 	}
-	waiting := l.queue[l.head:]
-	kept := l.queue[:0]
-	for _, o := range waiting {
-		if o.seq == 0 && o.message.expired(now) {
-			l.count(o, -1)
-			continue
+	if c.lag != nil {
+		left := 0 // of the deliveries that have a place
+		if w != nil {
+			left = w.placed
 		}
-		kept = append(kept, o)
+		c.lag.filter(func(o owed) bool {
+			over := expired(o)
+			if left > 0 && c.counts(o.message, o.member) {
+				if left--; over {
+					w.placed--
+					w.room++
+				}
+			}
+			return over
+		})
 	}
-	clear(l.queue[len(kept):])
-	l.queue, l.head = kept, 0
 	s.reckon(c)
 }
 
@@ -170,10 +224,13 @@ func (s *shard) sweep(c *Conn) {
 // given at a time.
 const maxCatchUp = 256 << 10
 
-// writable gives a laggard what its sink now takes.
+// writable gives a laggard what its sink, and its window, now take.
 func (s *shard) writable(c *Conn) {
-	if c.lag == nil || c.sink == nil {
+	if c.sink == nil || c.lag == nil && !c.released() {
 		return
+	}
+	if c.lag == nil {
+		c.lag = &lagged{}
 	}
 	l := c.lag
 	if len(l.tail) > 0 {
@@ -182,7 +239,6 @@ func (s *shard) writable(c *Conn) {
 			s.lost(c, err)
 			return
 		}
-		l.bytes -= n
 		s.deliveredBytes.Add(int64(n))
 		if n > 0 {
 			c.heard.Store(true) // it reads, which is a sign of life, and pings wait meanwhile
@@ -194,13 +250,8 @@ func (s *shard) writable(c *Conn) {
 		l.tail = nil
 		s.delivered.Add(1)
 	}
-	for l.head < len(l.queue) {
+	for l.len() > 0 || c.released() {
 		b := s.catchUp(c)
-		if b.Len() == 0 && l.head < len(l.queue) { // the window is closed
-			b.Release()
-			s.reckon(c)
-			return
-		}
 		n := b.Len()
 		debt := s.try(c, b, []Span{{0, n}})
 		b.Release()
@@ -211,13 +262,7 @@ func (s *shard) writable(c *Conn) {
 			c.heard.Store(true) // as above; a sink that takes whole messages has no tail
 		}
 		if debt != nil {
-			for _, o := range debt.queue {
-				if c.window != nil && c.counts(o.message, o.member) {
-					c.window.room++
-				}
-			}
 			l.tail = debt.tail
-			l.bytes += len(debt.tail)
 			l.unshift(debt.queue)
 			s.reckon(c)
 			return
@@ -229,44 +274,48 @@ func (s *shard) writable(c *Conn) {
 
 // catchUp encodes what c owes, up to maxCatchUp.
 func (s *shard) catchUp(c *Conn) *Batch {
-	b, l, now := s.newBatch(), c.lag, s.engine.clock.Now()
-	for l.head < len(l.queue) && len(b.bytes) < maxCatchUp && b.Len() < maxCatchUp/messageOverhead {
-		if o := l.queue[l.head]; c.window != nil && c.counts(o.message, o.member) && (o.seq != 0 || !o.message.expired(now)) {
-			if c.window.room <= 0 {
-				break
-			}
-			c.window.room--
+	b, now := s.newBatch(), s.engine.clock.Now()
+	for len(b.bytes) < maxCatchUp && b.Len() < maxCatchUp/messageOverhead {
+		o, ok := c.nextOwed(now)
+		if !ok {
+			break
 		}
-		o := l.pop()
-		m := o.message
-		switch {
-		case o.seq == 0 && m.expired(now):
-		case c.codec.own:
-			body, ok := c.codec.encoding.AppendBody(s.scratch[:0], m)
-			s.scratch = body[:0]
-			if ok {
-				s.appendOwn(b, c, o, body, nil)
-			}
-		default:
-			s.append(b, c.codec, m)
+		if !s.appendOwed(b, c, o) {
+			s.decline(c, o)
 		}
 	}
 	return b
 }
 
-// window bounds the deliveries that the far end has not acknowledged.
-type window struct {
-	room    int
-	counted func(*Message, any) bool // nil: all that can be numbered
+// appendOwed encodes o anew and adds it to b, a batch for c alone. It reports false
+// for a message that c's encoding does not send.
+func (s *shard) appendOwed(b *Batch, c *Conn, o owed) bool {
+	if !c.codec.own {
+		if !s.append(b, c.codec, o.message) {
+			return false
+		}
+		if c.window != nil {
+			b.members = append(b.members, o.member)
+		}
+		return true
+	}
+	body, ok := c.codec.encoding.AppendBody(s.scratch[:0], o.message)
+	s.scratch = body[:0]
+	if ok {
+		s.appendOwn(b, c, o, body, nil)
+	}
+	return ok
 }
 
-// counts reports whether a delivery takes a place in c's window, if it has one,
-// and a number, if it has those.
-func (c *Conn) counts(m *Message, member *membership) bool {
-	if !m.Kind.Numbered() {
-		return false
+// decline deals with a message that the encoding of c's present wire does not send:
+// to its far end it is as good as delivered and acknowledged.
+func (s *shard) decline(c *Conn, o owed) {
+	if w := c.window; w != nil && c.counts(o.message, o.member) {
+		w.acknowledge(1)
 	}
-	return c.window == nil || c.window.counted == nil || c.window.counted(m, member.opaque())
+	if o.seq != 0 && c.durable != nil {
+		c.durable.replay.ackOne(func(seq SequenceID) bool { return seq == o.seq })
+	}
 }
 
 // laggards are the connections that owe messages, over all shards.

@@ -34,6 +34,9 @@ type Request struct {
 	// OnReply, if set, gets an event's reply, before done is called; otherwise
 	// the reply's payload is sent to the connection.
 	OnReply func(*EventReply)
+	// OnLeave, if set, is told whether the connection was in the group, before done
+	// is called (OpLeave). It must not block.
+	OnLeave func(member bool)
 	// Stream is the part of a stream that an operation on streams is about.
 	Stream *StreamRequest
 	// State is what OpSetState sets; nil clears it. It must not change.
@@ -42,9 +45,17 @@ type Request struct {
 	// it and has no way to take it. The request fails with it in its turn, after what
 	// came before it, and unless its AckID has succeeded before. A part of a stream
 	// (OpStreamData) that is refused ends the stream.
-	Refused *Error
+	Refused *Refusal
 
 	then func() // what follows the completion of one that succeeded
+}
+
+// Refusal is why a [Request] is not carried out. The request fails with
+// CodeUnsupported.
+type Refusal struct{ Rule, Target, Message string }
+
+func (r *Refusal) err() *Error {
+	return &Error{Code: CodeUnsupported, Rule: r.Rule, Target: r.Target, Message: r.Message}
 }
 
 // StreamRequest is what a publisher says about a stream of its own.
@@ -90,17 +101,24 @@ const (
 	OpUnwatchState
 )
 
-// lane is what waits while a connection's requests are carried out, in order. An
-// idle connection has none.
+// lane is what waits, or is under way at event handlers, while a connection's
+// requests are carried out, in order. An idle connection has none. Guarded by Conn.mu.
 type lane struct {
 	paused bool // Do has reported false and resume is owed
 	queue  []laneItem
-	bytes  int                // of the requests in queue
-	cancel context.CancelFunc // ends the event under way, if it ends with the connection
-}
+	budget budget        // bytes of the requests in queue, and of the event under way
+	client *clientBudget // above budget; held while there is the lane; nil for the hub's
+	calls  int           // calls of handlers that need the lane beside busy: connected
 
-// maxLaneBytes is how much may wait in a lane before the door is to pause.
-const maxLaneBytes = 4 << 20
+	cancel      context.CancelFunc // ends the event under way; nil while there is none
+	cancelOnEnd bool               // it ends with the connection
+
+	// Of the end of the connection.
+	left      chan struct{} // closed when the connection ends; nil until an event needs it
+	abandoned bool          // nothing is carried out any more
+	stopTimer func() bool   // of what is still carried out; nil if none runs
+	farewell  func()        // raises disconnected once the lane is not busy
+}
 
 // size is what r counts for in the bound of its lane.
 func (r *Request) size() int {
@@ -110,16 +128,51 @@ func (r *Request) size() int {
 type laneItem struct {
 	request *Request
 	done    func(error)
+	held    int64 // bytes that are counted in the lane's budget
 }
+
+// eventOverhead is what an event under way costs beside its bytes: goroutines, and the
+// buffers of a call.
+const eventOverhead = 2 << 10
+
+// openLane returns c's lane, which is made if there is none. c.mu is held.
+func (c *Conn) openLane() *lane {
+	if c.lane == nil {
+		t := &c.hub.clients
+		l := &lane{client: t.acquire(c.clientKey())}
+		l.budget.parent, l.budget.bound = t.of(l.client), &c.hub.engine.bounds.conn
+		c.lane = l
+	}
+	return c.lane
+}
+
+// closeLane drops c's lane if nothing needs it. c.mu is held.
+func (c *Conn) closeLane() {
+	l := c.lane
+	if l == nil || c.busy || l.calls > 0 {
+		return
+	}
+	if l.stopTimer != nil {
+		l.stopTimer()
+	}
+	c.hub.clients.release(l.client)
+	c.lane = nil
+}
+
+// clientKey says with whose events those of c are counted.
+func (c *Conn) clientKey() clientKey { return clientKey{c.user, c.network} }
 
 // Do carries r out after all that was asked before it. done is called exactly
 // once with the outcome, perhaps before Do returns, perhaps on another
 // goroutine, and must not block; what r made the engine send to this connection
-// is queued by then. Do never waits. It reports false when the lane is full:
+// is queued by then. Do never waits. It reports false when the lane is full, or when
+// too many bytes of events wait ([Limits].PendingEventBytes):
 // the door then stops reading until OpenOptions.Resume is called, once for each
 // pause and perhaps before Do has returned. A connection that is over is
-// answered with CodeClosed; what it asked before is carried out.
+// answered with CodeClosed; what it asked before is carried out, for as long as
+// [Limits].EventTimeout and while there is room.
 func (c *Conn) Do(r *Request, done func(error)) bool {
+	it := laneItem{request: r, done: done}
 	c.mu.Lock()
 	if c.isOver {
 		c.mu.Unlock()
@@ -127,26 +180,64 @@ func (c *Conn) Do(r *Request, done func(error)) bool {
 		return true
 	}
 	if c.busy {
-		if c.lane == nil {
-			c.lane = &lane{}
-		}
-		most := c.hub.engine.limits.PendingEvents
-		if len(c.lane.queue) >= 2*most {
+		return c.enqueue(it)
+	}
+	var tight bool
+	if r.Op == OpEvent { // all else does not wait, or not for strangers
+		l := c.openLane()
+		it.held = int64(r.size() + eventOverhead)
+		if err := l.budget.take(it.held); err != nil {
+			c.closeLane()
 			c.mu.Unlock()
-			done(Errorf(CodeUnavailable, "limits.pendingEvents", "The connection has %d requests waiting, the most that is allowed.", 2*most))
-			return false
+			c.refused(done, err)
+			return true // nothing is under way that could end a pause
 		}
-		c.lane.queue = append(c.lane.queue, laneItem{r, done})
-		c.lane.bytes += r.size()
-		full := len(c.lane.queue) >= most || c.lane.bytes > maxLaneBytes
-		c.lane.paused = c.lane.paused || full
-		c.mu.Unlock()
-		return !full
+		tight = l.budget.tight()
 	}
 	c.busy = true
 	c.mu.Unlock()
-	c.run(laneItem{r, done})
-	return true
+	c.run(it)
+	return !tight || !c.pause()
+}
+
+// enqueue puts it behind the requests of c that are not done, and reports whether
+// there is room for more. c.mu is held; enqueue unlocks it.
+func (c *Conn) enqueue(it laneItem) bool {
+	l, most := c.openLane(), c.hub.engine.limits.PendingEvents
+	it.held = int64(it.request.size())
+	var err error
+	if len(l.queue) >= 2*most {
+		err = Errorf(CodeUnavailable, "limits.pendingEvents", "The connection has %d requests waiting, the most that is allowed.", 2*most)
+	} else {
+		err = l.budget.take(it.held)
+	}
+	if err != nil {
+		l.paused = true
+		c.mu.Unlock()
+		c.refused(it.done, err)
+		return false
+	}
+	l.queue = append(l.queue, it)
+	full := len(l.queue) >= most || l.budget.tight()
+	l.paused = l.paused || full
+	c.mu.Unlock()
+	return !full
+}
+
+// refused answers a request that there is no room for.
+func (c *Conn) refused(done func(error), err error) {
+	c.hub.engine.counters.requestsRefused.Add(1)
+	done(err)
+}
+
+// pause notes that resume is owed, and reports false if all requests are done.
+func (c *Conn) pause() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy {
+		c.openLane().paused = true
+	}
+	return c.busy
 }
 
 // run carries out it and then what queued behind it. Whatever has to wait goes
@@ -169,7 +260,7 @@ func (c *Conn) run(it laneItem) {
 			this := it
 			if e.spawn(func() {
 				c.complete(this, wait(e.ctx))
-				if next, ok := c.next(); ok {
+				if next, ok := c.next(this); ok {
 					c.run(next)
 				}
 			}) {
@@ -179,7 +270,7 @@ func (c *Conn) run(it laneItem) {
 		}
 		c.complete(it, err)
 		var ok bool
-		if it, ok = c.next(); !ok {
+		if it, ok = c.next(it); !ok {
 			return
 		}
 	}
@@ -204,33 +295,49 @@ func (c *Conn) complete(it laneItem, err error) {
 	}
 }
 
-// next takes the lane's next request, or leaves the lane idle.
-func (c *Conn) next() (laneItem, bool) {
+// next takes the lane's next request after last is done, or leaves the lane idle.
+func (c *Conn) next(last laneItem) (it laneItem, ok bool) {
 	c.mu.Lock()
 	l := c.lane
-	if l == nil || len(l.queue) == 0 {
-		c.busy, c.lane = false, nil
+	if l == nil { // nothing is counted
+		c.busy = false
 		c.mu.Unlock()
-		return laneItem{}, false
+		return it, false
 	}
-	it := l.queue[0]
-	l.queue[0] = laneItem{}
-	l.queue = l.queue[1:]
-	l.bytes -= it.request.size()
-	resume := l.paused && len(l.queue) <= c.hub.engine.limits.PendingEvents/2 && l.bytes <= maxLaneBytes/2
-	if resume {
-		l.paused = false
+	l.budget.give(last.held)
+	if ok = len(l.queue) > 0; ok {
+		it = l.queue[0]
+		l.queue[0] = laneItem{}
+		l.queue = l.queue[1:]
+		if it.request.Op == OpEvent {
+			it.held += eventOverhead
+			l.budget.add(eventOverhead)
+		}
 	}
-	owner := c.owner
+	var resume Owner
+	if l.paused && (!ok || len(l.queue) <= c.hub.engine.limits.PendingEvents/2 && l.budget.slack()) {
+		l.paused, resume = false, c.owner
+	}
+	farewell := l.farewell
+	if !ok {
+		c.busy, l.farewell = false, nil
+		c.closeLane()
+	}
 	c.mu.Unlock()
-	if resume && owner != nil {
-		owner.Resume()
+	if resume != nil {
+		resume.Resume()
 	}
-	return it, true
+	if !ok && farewell != nil {
+		farewell()
+	}
+	return it, ok
 }
 
 // begin does what of r can be done without waiting, and returns the rest.
 func (c *Conn) begin(r *Request) (wait func(context.Context) error, _ error) {
+	if r == givenUp {
+		return nil, errGivenUp
+	}
 	if r.HasAck {
 		c.mu.Lock()
 		duplicate := c.acks.has(r.AckID)
@@ -240,7 +347,7 @@ func (c *Conn) begin(r *Request) (wait func(context.Context) error, _ error) {
 		}
 	}
 	if r.Refused != nil && r.Op != OpStreamData { // whose outcome is a message about the stream
-		return nil, r.Refused
+		return nil, r.Refused.err()
 	}
 	h := c.hub
 	switch r.Op {
@@ -253,7 +360,10 @@ func (c *Conn) begin(r *Request) (wait func(context.Context) error, _ error) {
 		if err := c.check(r, JoinLeaveGroup, "leave"); err != nil {
 			return nil, err
 		}
-		c.leave(r.Group)
+		member := c.leave(r.Group)
+		if r.OnLeave != nil {
+			r.OnLeave(member)
+		}
 		return nil, nil
 	case OpSend:
 		if err := c.check(r, SendToGroup, "send to"); err != nil {

@@ -43,7 +43,7 @@ func (s *shard) open(c *Conn, o *opening) {
 // listen begins to wait for signs of life on c's wire.
 func (s *shard) listen(c *Conn) {
 	if c.pings > 0 {
-		s.wheel.add(c, timerKeepAlive, s.engine.clock.Now().Add(c.pings))
+		s.wheel.add(c, timerKeepAlive, s.engine.clock.Now().Add(c.pings.duration()))
 	}
 }
 
@@ -72,20 +72,19 @@ func (s *shard) attach(c *Conn, o *opening) {
 			l.push(o)
 		}
 	}
-	if old := c.lag; old != nil {
-		for _, o := range old.queue[old.head:] {
-			if o.seq == 0 {
-				l.push(o)
-			}
+	for _, o := range c.outstanding() {
+		if o.seq == 0 {
+			l.push(o)
 		}
 	}
 	c.lag, c.sink, c.state, d.wire = l, o.sink, connOpen, o.wire
-	c.pings, c.missed, c.wireDone = o.pings, 0, false
+	c.pings, c.missed, c.wireDone = inMilliseconds(o.pings), 0, false
 	switch {
 	case c.window != nil:
-		c.window.room = o.window
+		c.window.reset(o)
 	case o.counted != nil: // it was adopted without
-		c.window = &window{room: o.window, counted: o.counted}
+		c.window = &window{counted: o.counted}
+		c.window.reset(o)
 	}
 	c.heard.Store(true)
 	s.reckon(c)
@@ -107,20 +106,33 @@ func (s *shard) detach(c *Conn, end *closing) {
 // hangUp closes c's sink, with a goodbye if end says so and nothing half-written is
 // in the way.
 func (s *shard) hangUp(c *Conn, end *closing) {
-	polite := end != nil && (c.lag == nil || len(c.lag.tail) == 0)
-	if polite {
-		b, m := s.newBatch(), &Message{Kind: KindClose, CloseCode: end.code, Text: end.closeText, Reason: end.reason}
-		body, ok := c.codec.encoding.AppendBody(nil, m)
-		if ok {
-			s.appendOwn(b, c, owed{message: m}, body, nil)
-			_, _, err := c.sink.Offer(b, []Span{{0, 1}})
-			polite = err == nil
-		}
-		b.Release()
-	}
+	polite := end != nil && (c.lag == nil || len(c.lag.tail) == 0) && s.sayGoodbye(c, end)
 	s.unwire(c)
 	c.sink.Close(polite)
 	c.sink = nil
+}
+
+// sayGoodbye offers c's sink a goodbye in front of all that waits, and reports whether
+// the sink is still good.
+func (s *shard) sayGoodbye(c *Conn, end *closing) bool {
+	m := &Message{Kind: KindClose, CloseCode: end.code, Text: end.closeText, Reason: end.reason}
+	b := s.newBatch()
+	defer b.Release()
+	if !s.appendOwed(b, c, owed{message: m}) {
+		return true
+	}
+	_, _, err := c.sink.Offer(b, []Span{{0, 1}})
+	return err == nil
+}
+
+// dismiss cuts a connection that is over. If it is not the sink that has no room, it
+// says why.
+func (s *shard) dismiss(c *Conn, end *closing) {
+	if c.state != connOpen || c.lag != nil || c.codec.encoding == nil {
+		s.drop(c)
+		return
+	}
+	s.closeSink(c, s.sayGoodbye(c, end))
 }
 
 // unwire forgets what only c's present wire was to get, or had got a part of.
@@ -129,11 +141,9 @@ func (s *shard) unwire(c *Conn) {
 	s.wheel.cancel(c, timerKeepAlive)
 	s.unplan(c)
 	l := &lagged{}
-	if old := c.lag; old != nil {
-		for _, o := range old.queue[old.head:] {
-			if o.seq == 0 && o.message.Kind.Numbered() {
-				l.push(o)
-			}
+	for _, o := range c.outstanding() {
+		if o.seq == 0 && o.message.Kind.Numbered() {
+			l.push(o)
 		}
 	}
 	c.lag = l
@@ -258,6 +268,7 @@ func (s *shard) settle(c *Conn) {
 	if c.state != connFlushing || c.lag != nil || c.plan != 0 {
 		return
 	}
+	s.dropWaiting(c) // the goodbye is out, behind which nothing goes
 	if c.wireDone {
 		s.closeSink(c, true)
 		return
@@ -304,9 +315,10 @@ func (s *shard) wireGone(c *Conn, wire WireID, polite bool, end *closing) {
 // closeSink is the last that the shard does for a connection.
 func (s *shard) closeSink(c *Conn, polite bool) {
 	if c.lag != nil {
-		s.dropped.Add(int64(c.lag.len()))
+		s.dropped.Add(int64(c.lag.count()))
 		s.endLag(c)
 	}
+	s.dropWaiting(c)
 	c.state = connDead
 	s.unfinished.forget(c, latestWire)
 	if c.newer != nil {

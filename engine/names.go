@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -75,10 +76,15 @@ func ParseGroupName(s string) (GroupName, error) {
 }
 
 // ParseUserID checks s against the user rule: 1 to 1024 characters of valid
-// UTF-8 that are not all white space. Use the zero UserID for "no user".
+// UTF-8 that are not all white space, without control characters (Unicode's category
+// Cc, which holds line ends and escapes): event handlers get user ids in a header, and
+// logs show them. Use the zero UserID for "no user".
 func ParseUserID(s string) (UserID, error) {
 	if err := checkText("userId", s, MaxUserID); err != nil {
 		return "", err
+	}
+	if strings.ContainsFunc(s, unicode.IsControl) {
+		return "", invalidName("userId", s, "no control character")
 	}
 	return UserID(s), nil
 }

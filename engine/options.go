@@ -44,6 +44,12 @@ type Limits struct {
 	TotalOutboundBytes int
 	// GroupsPerConnection bounds the groups of one connection. Default 10,000.
 	GroupsPerConnection int
+	// GroupBytesPerConnection bounds the names of one connection's groups, with the
+	// options of its memberships. Default 1 MiB, at most 1 GiB.
+	GroupBytesPerConnection int
+	// TotalGroupBytes bounds what all groups and memberships hold, by an estimate:
+	// names once for each group. Default 512 MiB.
+	TotalGroupBytes int
 	// PendingEvents bounds the requests that wait in one connection's lane, and
 	// the calls under way at one handler. Default 1024.
 	PendingEvents int
@@ -60,7 +66,29 @@ type Limits struct {
 	// connection is read more slowly, and ended if it goes on. Default 100. Doors
 	// enforce it.
 	ControlRate int
-	// EventTimeout bounds one call of an event handler. Default 100 s.
+	// PendingEventBytes bounds the bytes of one connection's requests that wait in
+	// its lane, and of its event under way. From half of it on, and likewise from
+	// half of the three bounds below, its transport is asked to stop reading, and
+	// goes on when less than a quarter is used or all of the connection's requests
+	// are done. At the bound a request is refused with CodeUnavailable.
+	// Default: eight messages, at least 8 MiB.
+	PendingEventBytes int
+	// PendingEventBytesPerUser bounds such bytes for all connections of a user in
+	// one hub; of clients without a user, for those of an IPv4 /24 or an IPv6 /56
+	// ([AdmitRequest.RemoteAddr]). Events of connections that have ended count until
+	// they are done, and so do connect, connected and disconnected events. At the
+	// bound, and at the two bounds below, new connections are refused; from half of
+	// it on the events of connections that have ended are dropped.
+	// Default: four times PendingEventBytes, at most half of PendingEventBytesPerHub.
+	PendingEventBytesPerUser int
+	// PendingEventBytesPerHub bounds them for a hub. Default: half of
+	// TotalPendingEventBytes.
+	PendingEventBytesPerHub int
+	// TotalPendingEventBytes bounds them for all hubs together. Default: 32 times
+	// PendingEventBytes.
+	TotalPendingEventBytes int
+	// EventTimeout bounds one call of an event handler, and how long the requests
+	// of a connection that has ended are carried out. Default 100 s.
 	EventTimeout time.Duration
 	// CloseTimeout bounds how long a polite end may take: flushing what is
 	// queued and waiting for the far end to close. Default 5 s.
@@ -149,6 +177,13 @@ func (l Limits) withDefaults() Limits {
 	if l.MessageTimeout == 0 {
 		l.MessageTimeout = 60 * time.Second
 	}
+	def(&l.GroupBytesPerConnection, 1<<20)
+	l.GroupBytesPerConnection = min(l.GroupBytesPerConnection, 1<<30)
+	def(&l.TotalGroupBytes, 512<<20)
+	def(&l.PendingEventBytes, max(8<<20, 8*l.MessageBytes))
+	def(&l.TotalPendingEventBytes, 32*l.PendingEventBytes)
+	def(&l.PendingEventBytesPerHub, max(1, l.TotalPendingEventBytes/2))
+	def(&l.PendingEventBytesPerUser, max(1, min(4*l.PendingEventBytes, l.PendingEventBytesPerHub/2)))
 	if l.EventTimeout == 0 {
 		l.EventTimeout = 100 * time.Second
 	}

@@ -141,7 +141,7 @@ func (c *Conn) disproves(r *RecoverRequest) (rule, saw string) {
 	switch {
 	case r.Identity == nil && !d.proves(r.Token):
 		return "recovery.token", "the reconnection token is missing or that of another connection"
-	case r.Identity != nil && (r.Identity.UserID != c.user || r.Subprotocol != c.subprotocol):
+	case r.Identity != nil && (r.Identity.UserID != c.user || r.Subprotocol != c.Subprotocol()):
 		return "recovery.identity", "the connection belongs to another user, or speaks another protocol"
 	}
 	if d.cert == nil {
@@ -172,18 +172,19 @@ func (r *Recovery) ConnID() ConnID { return r.conn.id }
 func (r *Recovery) UserID() UserID { return r.conn.user }
 
 // Subprotocol returns the one that the connection began with.
-func (r *Recovery) Subprotocol() string { return r.conn.subprotocol }
+func (r *Recovery) Subprotocol() string { return r.conn.Subprotocol() }
 
 // Session returns the door's own [OpenOptions].Session.
 func (r *Recovery) Session() any { return r.conn.durable.session }
 
 // Open puts the connection onto a new wire, whose first messages are a
 // KindConnected, what the far end has not acknowledged, and what has come since.
-// An older wire that is still there is closed first. o is as in [Admission.Open];
-// what it says of the connection rather than of the wire (Subprotocol, Numbered,
-// Recovery, Session, Details, and Counted unless it was adopted) stays as it was. If
-// Open fails the connection has ended meanwhile, or another client was faster, and
-// sink has not been used.
+// An older wire that is still there is closed first; a last message that was left with
+// an away of 0 is published then, one with a longer away is not. o is as in
+// [Admission.Open]; what it says of the connection rather than of the wire
+// (Subprotocol, Numbered, Recovery, Session, Details, and Counted unless it was
+// adopted) stays as it was. If Open fails the connection has ended meanwhile, or
+// another client was faster, and sink has not been used.
 func (r *Recovery) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 	c := r.conn
 	d := c.durable
@@ -195,7 +196,7 @@ func (r *Recovery) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 		o.Bind(c, wire)
 	}
 	in := &opening{
-		encoding: o.Encoding, sink: sink, wire: wire, pings: o.interval(c.hub), window: o.room(), counted: o.Counted,
+		encoding: o.Encoding, sink: sink, wire: wire, pings: o.interval(c.hub), window: o.places(), underWay: o.UnderWay, counted: o.Counted,
 		hello: &Message{
 			Kind: KindConnected, ConnID: c.id, User: c.user, ReconnectionToken: r.token, Attributes: o.Hello,
 		},
@@ -210,7 +211,8 @@ func (r *Recovery) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 	}
 	before := c.owner
 	c.owner = o.owner()
-	c.setLast(o.Last)
+	left := c.takeDue()
+	c.setLast(o.Last, wire)
 	if c.lane != nil {
 		c.lane.paused = false // the new wire will learn by itself that it is full
 	}
@@ -222,6 +224,7 @@ func (r *Recovery) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 		d.encoding = o.Encoding
 	}
 	c.mu.Unlock()
+	c.publishLast(left)
 	if before != nil {
 		before.Ended() // the older wire, if it lives, has no connection any more
 	}
@@ -318,15 +321,47 @@ type LastMessage struct {
 	Away    time.Duration
 }
 
-// setLast replaces what c leaves, unless last is nil. c.mu is held.
-func (c *Conn) setLast(last *LastMessage) {
+// setLast replaces what c leaves, unless last is nil; it is left on wire. c.mu is
+// held.
+func (c *Conn) setLast(last *LastMessage, wire WireID) {
 	switch {
 	case last == nil:
 	case last.Request != nil:
-		c.more().last = last
+		x := c.more()
+		x.last, x.lastWire = last, wire
 	case c.extra != nil:
 		c.extra.last = nil
 	}
+}
+
+// newestWire returns the last wire that was promised. c.mu is held.
+func (c *Conn) newestWire() WireID {
+	if c.durable == nil {
+		return FirstWire
+	}
+	return c.durable.newest
+}
+
+// takeDue takes what c leaves if the loss of its wire is enough to publish it, which
+// being replaced by another wire is, too. c.mu is held.
+func (c *Conn) takeDue() *LastMessage {
+	last := c.extra.get().last
+	if last == nil || last.Away != 0 {
+		return nil
+	}
+	c.extra.last = nil
+	return last
+}
+
+// leftOn returns what c leaves, if it was left on wire or an earlier one. The loss of
+// wire is not the loss of a newer one, on which c is to go on and which may have
+// brought a message of its own. c.mu is held.
+func (c *Conn) leftOn(wire WireID) *LastMessage {
+	x := c.extra.get()
+	if x.lastWire > wire {
+		return nil
+	}
+	return x.last
 }
 
 // publishLast publishes what c has left, if it has.
@@ -343,7 +378,7 @@ func (c *Conn) publishLast(last *LastMessage) {
 // wire.
 func (s *shard) lastWhileAway(c *Conn) {
 	c.mu.Lock()
-	last := c.extra.get().last
+	last := c.leftOn(c.durable.wire)
 	if last != nil && last.Away >= 0 {
 		c.durable.lastDue = s.engine.clock.Now().Add(last.Away)
 	} else {
@@ -370,8 +405,8 @@ func (s *shard) task(c *Conn) {
 		} else {
 			d.lastDue = time.Time{}
 			c.mu.Lock()
-			if c.extra != nil {
-				due, c.extra.last = c.extra.last, nil
+			if due = c.leftOn(d.wire); due != nil {
+				c.extra.last = nil
 			}
 			c.mu.Unlock()
 		}

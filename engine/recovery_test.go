@@ -410,10 +410,10 @@ func TestSingleAcknowledgements(t *testing.T) {
 		must(t, h.SendToGroup(t.Context(), "g", text(fmt.Sprint(i)), nil))
 	}
 	must(t, h.SendToGroup(t.Context(), "g", text("free"), &engine.SendOptions{Attributes: "free"}))
-	c.expect("#1 text @g 0", "#2 text @g 1", "#3 text @g 2")
+	c.expect("#1 text @g 0", "#2 text @g 1", "#3 text @g 2", "text @g [free] free")
 	c.AckOne(func(n engine.SequenceID) bool { return n == 2 })
 	c.Acknowledge(1)
-	c.expect("#1 text @g 0", "#2 text @g 1", "#3 text @g 2", "#4 text @g 3")
+	c.expect("#1 text @g 0", "#2 text @g 1", "#3 text @g 2", "text @g [free] free", "#4 text @g 3")
 	c.AckOne(func(n engine.SequenceID) bool { return n == 77 })
 	c.lose()
 	c.awaitClosed()
@@ -427,7 +427,7 @@ func TestSingleAcknowledgements(t *testing.T) {
 	c.AckOne(func(n engine.SequenceID) bool { return n == 1 })
 	c.AckOne(func(n engine.SequenceID) bool { return n == 3 })
 	c.Acknowledge(2)
-	c.expect("#1! text @g 0", "#3! text @g 2", "#4! text @g 3", "#5 text @g 4", "text @g [free] free")
+	c.expect("#1! text @g 0", "#3! text @g 2", "#4! text @g 3", "#5 text @g 4")
 }
 
 // What is published in the very turn in which a client comes back, in another encoding,
@@ -497,6 +497,67 @@ func TestLastMessageWhileAway(t *testing.T) {
 		bo.expect("text @g at once", "text @g of the second wire", "text @g soon", "text @g at the end")
 		must(t, e.Close())
 	})
+}
+
+// A wire that another one replaces is lost, even if the connection never was without
+// one: a last message that waits for no more is published, once, and not that of the
+// new wire.
+func TestLastMessageOfAReplacedWire(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		away time.Duration
+		lost bool // the old wire is lost in the turn in which the new one comes
+		last bool // the new wire brings a message of its own
+		want string
+	}{
+		{"at once", 0, false, true, "old back new end"},
+		{"at once, and lost", 0, true, true, "old back new end"},
+		{"at once, and none of its own", 0, false, false, "old back end"},
+		{"at once, lost, and none of its own", 0, true, false, "old back end"},
+		{"later", time.Second, false, true, "back new end"},
+		{"later, and lost", time.Second, true, true, "back new end"},
+		{"later, and kept", time.Second, false, false, "back old end"},
+		{"at the end", -1, false, true, "back new end"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			e := start(t, &engine.Options{Shards: 1})
+			h := e.Hub("chat")
+			bo := connect(t, h, open{groups: []engine.GroupName{"g"}})
+			g := &gate{make(chan struct{}, 1), make(chan struct{})}
+			held := &enginetest.Wire{}
+			openWith(t, h, g, held, held.Bind, &engine.AdmitRequest{Identity: engine.Identity{Groups: []engine.GroupName{"gate"}}})
+			will := func(s string) *engine.Request {
+				return &engine.Request{Op: engine.OpSend, Group: "g", Payload: text(s)}
+			}
+			c := durable(t, h, open{roles: anything})
+			c.SetLast(will("old"), tc.away)
+			must(t, h.SendToGroup(t.Context(), "gate", text("x"), nil))
+			<-g.entered // and while the shard is held:
+			if tc.lost {
+				c.lose()
+			}
+			r, err := h.Recover(t.Context(), &engine.RecoverRequest{ConnID: c.ID(), Token: c.token()})
+			must(t, err)
+			w := &enginetest.Wire{}
+			o := &engine.OpenOptions{Encoding: enginetest.Lines{Numbered: true}, Bind: w.Bind}
+			if tc.last {
+				o.Last = &engine.LastMessage{Request: will("new")}
+			}
+			conn, err := r.Open(w, o)
+			must(t, err)
+			close(g.open)
+			c = &client{Conn: conn, Wire: w, t: t}
+			c.lines(0)
+			must(t, h.SendToGroup(t.Context(), "g", text("back"), nil))
+			must(t, h.CloseConn(t.Context(), c.ID(), ""))
+			must(t, h.SendToGroup(t.Context(), "g", text("end"), nil))
+			var want []string
+			for _, s := range strings.Fields(tc.want) {
+				want = append(want, "text @g "+s)
+			}
+			bo.expect(want...)
+		})
+	}
 }
 
 // A wire without pings of its own is ended when it is silent for too long.

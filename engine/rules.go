@@ -130,6 +130,16 @@ func (m *eventMatcher) match(name EventName) bool {
 	return false
 }
 
+// userHandler returns the first rule that takes the user event.
+func (s *settings) userHandler(event EventName) *handlerRule {
+	for _, r := range s.handlers {
+		if r.users.match(event) {
+			return r
+		}
+	}
+	return nil
+}
+
 // systemHandler returns the first rule that takes the system event.
 func (s *settings) systemHandler(event string) *handlerRule {
 	for _, r := range s.handlers {

@@ -10,9 +10,12 @@ import "context"
 // (transport/webhook) or in plain Go. [HandlerFuncs] makes one from functions.
 //
 // All methods may be called concurrently. Events of one connection come in
-// this order: Connect first, user events one at a time;
-// Connected and Disconnected run beside them. ctx ends with the engine's own
-// deadline, or for Connect with the client's request.
+// this order: Connect first, user events one at a time, and Disconnected after the
+// last of them has returned; Connected runs beside them. ctx ends with the engine's own
+// deadline, for Connect with the client's request, and for a user event of a
+// connection that has ended when the time or the room for it is up
+// ([Limits].EventTimeout, [Limits].PendingEventBytesPerUser). A method must return
+// soon after that: until then the connection's next event waits.
 type EventHandler interface {
 	// Connect decides about a client that has proven its identity. A nil reply
 	// accepts it as it is. An *Error refuses; its Status, if set, is what the

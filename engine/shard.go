@@ -116,11 +116,12 @@ type opening struct {
 	adopted  *ConnState // what it was elsewhere; nil for one that is new
 
 	// Of opAttach.
-	sink    Sink
-	wire    WireID
-	pings   time.Duration
-	window  int
-	counted func(*Message, any) bool
+	sink     Sink
+	wire     WireID
+	pings    time.Duration
+	window   int
+	underWay int
+	counted  func(*Message, any) bool
 }
 
 // closing is what a connection is told at its end.
@@ -333,8 +334,10 @@ func (s *shard) apply(entries []entry) int {
 		s.writable(en.conn)
 	case opAcknowledge:
 		if w := en.conn.window; w != nil {
-			w.room += en.n
-			s.writable(en.conn)
+			w.acknowledge(en.n)
+			if en.conn.plan == 0 { // else deliver does, behind what this turn has for it
+				s.writable(en.conn)
+			}
 		}
 	case opAckUpTo:
 		if d := en.conn.durable; d != nil && en.conn.state != connDead {

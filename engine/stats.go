@@ -17,6 +17,15 @@ type Stats struct {
 	MessagesOut, BytesOut int64
 	// Dropped is deliveries lost to connections that were ended with messages waiting.
 	Dropped int64
+
+	// PendingEventBytes is what Limits.TotalPendingEventBytes bounds, now.
+	PendingEventBytes int64
+	// EventsDropped is requests of connections that had ended, and connected and
+	// disconnected events, that were given up. RequestsRefused is requests that there
+	// was no room for.
+	EventsDropped, RequestsRefused int64
+	// GroupBytes is what Limits.TotalGroupBytes bounds, now.
+	GroupBytes int64
 }
 
 // Stats returns a snapshot of the counters.
@@ -25,8 +34,10 @@ func (e *Engine) Stats() Stats {
 	st := Stats{
 		Connections: c.connections.Load(), Groups: c.groups.Load(), Memberships: c.memberships.Load(),
 		QueuedMessages: e.laggards.messages.Load(), QueuedBytes: e.laggards.bytes.Load(),
-		Opened: c.opened.Load(), Ended: c.ended.Load(), MessagesIn: c.messagesIn.Load(), BytesIn: c.bytesIn.Load(),
-		UnfinishedBytes: c.unfinished.Load(),
+		UnfinishedBytes:   c.unfinished.Load(),
+		PendingEventBytes: e.pending.used.Load(), EventsDropped: c.eventsDropped.Load(), RequestsRefused: c.requestsRefused.Load(),
+		GroupBytes: c.groupBytes.Load(),
+		Opened:     c.opened.Load(), Ended: c.ended.Load(), MessagesIn: c.messagesIn.Load(), BytesIn: c.bytesIn.Load(),
 	}
 	e.mu.RLock()
 	st.Hubs = int64(len(e.hubs))
@@ -46,6 +57,9 @@ type counters struct {
 	opened, ended       atomic.Int64
 	messagesIn, bytesIn atomic.Int64
 	unfinished          atomic.Int64 // bytes of unfinished messages
+	eventsDropped       atomic.Int64
+	requestsRefused     atomic.Int64
+	groupBytes          atomic.Int64
 }
 
 func (c *counters) published(m *Message) {
@@ -53,14 +67,16 @@ func (c *counters) published(m *Message) {
 	c.bytesIn.Add(int64(len(m.Payload.Data)))
 }
 
-func (c *counters) groupMade(k TargetKind) {
+func (c *counters) groupMade(k TargetKind, name string) {
 	if k == TargetGroup {
 		c.groups.Add(1)
+		c.groupBytes.Add(int64(groupOverhead + len(name)))
 	}
 }
 
-func (c *counters) groupGone(k TargetKind) {
+func (c *counters) groupGone(k TargetKind, name string) {
 	if k == TargetGroup {
 		c.groups.Add(-1)
+		c.groupBytes.Add(-int64(groupOverhead + len(name)))
 	}
 }

@@ -250,15 +250,15 @@ func (s *shard) deliver(c *Conn, runs []run) int {
 	case count == 0:
 	case c.lag != nil:
 		s.delay(c, runs)
-	case c.window != nil:
-		s.beginLag(c, &lagged{}) // which ends at once if the window has room
-		s.delay(c, runs)
-		s.writable(c)
-	case c.codec.own || s.mixed(runs) && size <= maxGather:
+	case c.codec.own || c.window != nil || s.mixed(runs) && size <= maxGather:
 		b := s.newBatch()
 		for _, r := range runs {
 			for i := r.span.From; i < r.span.To; i++ {
-				s.appendOwn(b, c, owed{message: r.batch.msgs[i], member: r.member}, r.batch.Bytes(Span{i, i + 1}), r.batch)
+				o := owed{message: r.batch.msgs[i], member: r.member}
+				if c.window != nil && c.hold(o) {
+					continue
+				}
+				s.appendOwn(b, c, o, r.batch.Bytes(Span{i, i + 1}), r.batch)
 			}
 		}
 		s.offer(c, b, []run{{batch: b, span: Span{0, b.Len()}}})
@@ -277,7 +277,13 @@ func (s *shard) deliver(c *Conn, runs []run) int {
 			runs = runs[n:]
 		}
 	}
-	if c.durable != nil && c.lag == nil && c.state == connOpen {
+	if c.state == connOpen && c.lag == nil && c.released() {
+		s.writable(c)
+	}
+	if (c.durable != nil || c.waiting() > 0) && c.lag == nil && c.state == connOpen {
+		if c.durable == nil {
+			s.engine.laggards.enter(c)
+		}
 		s.reckon(c) // what it has got, it has not acknowledged
 		s.checkLag(c)
 	}
@@ -313,6 +319,8 @@ func (s *shard) appendOwn(b *Batch, c *Conn, o owed, bytes []byte, from *Batch) 
 			b.seqs = append(b.seqs, own.Seq)
 		}
 		b.bytes = x.encoding.AppendPrefix(b.bytes, m, own, len(bytes))
+	}
+	if c.codec.own || c.window != nil {
 		b.members = append(b.members, o.member)
 	}
 	if from != nil && len(bytes) >= minLent {
@@ -384,7 +392,6 @@ func (s *shard) try(c *Conn, b *Batch, spans []Span) *lagged {
 				s.deliveredBytes.Add(int64(b.Size(one)))
 			case part > 0:
 				debt.tail = append([]byte(nil), b.Bytes(one)[part:]...)
-				debt.bytes += len(debt.tail)
 				s.deliveredBytes.Add(int64(part))
 				part = 0
 			default:
@@ -392,6 +399,9 @@ func (s *shard) try(c *Conn, b *Batch, spans []Span) *lagged {
 				if d := c.durable; o.seq != 0 && (d == nil || o.seq > d.replay.kept) {
 					o.seq = 0 // it was numbered for a write that did not happen
 					c.seq--
+				}
+				if c.window != nil && c.counts(o.message, o.member) {
+					c.window.placed++
 				}
 				debt.push(o)
 			}

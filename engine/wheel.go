@@ -192,7 +192,7 @@ func (s *shard) keepAlive(c *Conn, now time.Time) {
 	if c.lag == nil && !c.mute {
 		s.solo(c, wirePing)
 	}
-	s.wheel.add(c, timerKeepAlive, now.Add(c.pings))
+	s.wheel.add(c, timerKeepAlive, now.Add(c.pings.duration()))
 }
 
 var wirePing = &Message{Kind: KindWirePing}

@@ -12,9 +12,10 @@ import (
 // for the one goroutine that reads the client's wire.
 //
 // A client may send as many a second as [engine.Limits].ControlRate says, and twice
-// that at once. One that sends more is not read for the second that it is ahead;
-// one that has to be stopped maxControlPauses times without falling back in between
-// is closed.
+// that at once. One that sends more is not read for a second; one that has to be
+// stopped again after maxControlPauses pauses, without having made up for all in
+// between, is closed. Each ping within that is answered: RFC 6455 section 5.5.3 lets
+// a server answer the last of several alone, but there are clients that wait for all.
 type ControlRate struct {
 	// state is when what was counted is made up for, in microseconds of Unix time,
 	// and in its low byte how often the client was stopped since it last had been:
@@ -22,8 +23,13 @@ type ControlRate struct {
 	state uint64
 }
 
-// maxControlPauses is how often a client is stopped for a second before it is closed.
-const maxControlPauses = 5
+// Bounds of what is done about a client that is ahead.
+const (
+	maxControlPauses = 5
+	// maxControlPause is short enough for a client to be heard between two pings of
+	// the server's, so that it is not taken for one that is gone.
+	maxControlPause = time.Second
+)
 
 // Count notes n frames or messages. more says that reading goes on. If not, w is
 // resumed in time, or reason says why the connection is to be closed.
@@ -37,7 +43,7 @@ func (r *ControlRate) Count(c *engine.Conn, w Wire, n int) (more bool, reason st
 	if r.state++; r.state&0xff > maxControlPauses {
 		return false, fmt.Sprintf("The client sends more than %d pings, empty frames and the like a second [limits.controlRate].", rate)
 	}
-	e.Clock().AfterFunc(ahead-time.Second, w.Resume)
+	e.Clock().AfterFunc(min(ahead-time.Second, maxControlPause), w.Resume)
 	return false, ""
 }
 

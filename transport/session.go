@@ -221,13 +221,13 @@ func (s *Session) do(r *engine.Request) (more bool) {
 
 // logDropped writes the log's line about a request that fails without its client
 // being told. There is one line for each wire: a client can send many.
-func (s *Session) logDropped(err *engine.Error) {
+func (s *Session) logDropped(why *engine.Refusal) {
 	if s.dropped {
 		return
 	}
 	s.dropped = true
 	s.kind.log.Info("dropped a message that asked for no ack; further ones on this wire are not logged",
-		"connection", s.conn.ID(), "hub", s.conn.Hub().Name(), "rule", err.Rule, "error", err.Message)
+		"connection", s.conn.ID(), "hub", s.conn.Hub().Name(), "rule", why.Rule, "error", why.Message)
 }
 
 // hand hands r to the engine and reports whether its lane has room for more.
@@ -287,7 +287,7 @@ func (s *Session) rawDone(err error) {
 	}
 	c := s.conn
 	if engine.CodeOf(err) == engine.CodeForbidden {
-		s.kind.log.Info("closed a raw client for want of a permission", "connection", c.ID(), "hub", c.Hub().Name(), "error", err)
+		s.kind.log.Info("closed a raw client for want of a permission", "rule", "client.permission", "connection", c.ID(), "hub", c.Hub().Name(), "error", err)
 		c.EndOn(s.id, engine.EndProtocol, engine.ClosePolicy, "", "No permission to send to the group.")
 		return
 	}
@@ -314,7 +314,7 @@ func (s *Session) Refuse(code engine.CloseCode, reason, detail string) {
 		return
 	}
 	c := s.conn
-	s.kind.log.Info("closed a client that broke its protocol", "connection", c.ID(), "hub", c.Hub().Name(),
+	s.kind.log.Info("closed a client that broke its protocol", "rule", "client.protocol", "connection", c.ID(), "hub", c.Hub().Name(),
 		"code", int(code), "reason", reason, "detail", detail)
 	c.EndOn(s.id, engine.EndProtocol, code, "", reason)
 }

@@ -429,6 +429,7 @@ func TestServersAudience(t *testing.T) {
 		{"/api/hubs/chat/groups/room%2fpart/connections", "/api/hubs/chat/groups/room%2Fpart/connections", true},
 		{"/api/hubs/chat/groups/room%252Fpart/connections", "/api/hubs/chat/groups/room%252Fpart/connections", true},
 		{"/api/hubs/chat/groups/room%252Fpart/connections", "/api/hubs/chat/groups/room%2Fpart/connections", true},
+		{"/api/hubs/chat/groups/room%2Fpart/connections", "/api/hubs/chat/groups/room%252Fpart/connections", false}, // another group's
 		{"/api/hubs/chat/groups/literal%2520value/connections", "/api/hubs/chat/groups/literal%20value/connections", true},
 		{"/api/hubs/chat/groups/room%20name/connections", "/api/hubs/chat/groups/room name/connections", true},
 		{"/api/hubs/chat/groups/room+part/connections", "/api/hubs/chat/groups/room+part/connections", true},

@@ -30,9 +30,11 @@ type recording struct {
 // What the SDKs have really signed is what the formula says of what they sent, and
 // passes for as long as its date does. They differ in what they send: Java's client
 // names a host without its port, and it and Python's asynchronous one leave the colons
-// of an id as they are, which the others escape.
+// of an id as they are, which the others escape. The first versions sign the Date header
+// and have no exchange of tokens; testdata/*-1.0.0.json is what they sent to a server of
+// the test's own, once, from npm's and PyPI's packages.
 func TestRecordedSDKs(t *testing.T) {
-	for _, sdk := range []string{"javascript", "python", "java"} {
+	for _, sdk := range []string{"javascript", "python", "java", "javascript-1.0.0", "python-1.0.0"} {
 		text, err := os.ReadFile(filepath.Join("testdata", sdk+".json"))
 		if err != nil {
 			t.Fatal(err)
@@ -51,7 +53,17 @@ func TestRecordedSDKs(t *testing.T) {
 			sent := request{q.Method, q.Scheme, q.Host, q.Target, q.Body, map[string][]string{
 				"X-Ms-Date": {q.Date}, "X-Ms-Content-Sha256": {q.ContentHash}, "Authorization": {q.Authorization},
 			}}
-			if want := signRequest(r.Key, q.Method, q.Target, q.Host, q.Body, date); !maps.EqualFunc(sent.header, want, slices.Equal) {
+			target := q.Target
+			if sdk == "python-1.0.0" {
+				target = strings.TrimPrefix(target, "/") // which it cuts off over http
+			}
+			want := signRequest(r.Key, q.Method, target, q.Host, q.Body, date)
+			if strings.HasSuffix(sdk, "-1.0.0") {
+				byDate(sent.header)
+				byDate(want)
+				sent.header["Authorization"] = []string{q.Authorization}
+			}
+			if !maps.EqualFunc(sent.header, want, slices.Equal) {
 				t.Errorf("%s: %s %s is signed with %v; by the formula %v", r.SDK, q.Method, q.Target, sent.header, want)
 			}
 			path, _, _ := strings.Cut(q.Target, "?")
@@ -83,7 +95,11 @@ func TestRecordedSDKs(t *testing.T) {
 				}
 			})
 		}
-		if got := slices.Sorted(maps.Keys(operations)); !slices.Equal(got, []string{":exchangeAccessToken", ":issueAccessToken", ":revokeAccessTokens", "DELETE", "identities"}) {
+		all := []string{":exchangeAccessToken", ":issueAccessToken", ":revokeAccessTokens", "DELETE", "identities"}
+		if strings.HasSuffix(sdk, "-1.0.0") {
+			all = all[1:]
+		}
+		if got := slices.Sorted(maps.Keys(operations)); !slices.Equal(got, all) {
 			t.Errorf("%s: the operations are %q", r.SDK, got)
 		}
 	}

@@ -69,19 +69,21 @@ func allow(action engine.Action, _ engine.HubName) error {
 //   - http, https, ws and wss are the same, and so are their default ports;
 //   - the query of neither counts, nor does letter case, nor how the path is
 //     escaped, but for the slash;
+//   - the service's own path (authn.Hosts.SetPath) may stand before both, or be missing;
 //   - the path may go on behind that of the request, from a boundary on: a token
 //     for /api/hubs/chat/connections/x/:send opens /api/hubs/chat/connections/x.
 //
 // A token that is for Microsoft Entra ID's audience too is none of an access key's.
 func (a *Servers) checkAudience(t *token.Token, r engine.ServerRequest) error {
-	want := audience.Decode(audience.Path(path(r.Target)))
-	if len(want) > 1 {
-		want = strings.TrimSuffix(want, "/")
+	sent := audience.Path(path(r.Target))
+	if len(sent) > 1 {
+		sent = strings.TrimSuffix(sent, "/")
 	}
+	paths := a.hosts.Paths(sent)
 	if !slices.Contains(t.Audience(), entraAudience) {
 		for _, aud := range t.Audience() {
 			host, rest, ok := audience.Split(aud)
-			if ok && a.hosts.Accept(host, r.Host) && covers(rest, want) {
+			if ok && a.hosts.Accept(host, r.Host) && slices.ContainsFunc(paths, func(want string) bool { return covers(rest, want) }) {
 				return nil
 			}
 		}
@@ -97,14 +99,16 @@ func path(target string) string {
 	return target
 }
 
-// covers reports whether an audience's path, with what follows it, is want or
-// goes on behind want at a boundary. It may be escaped or, as one SDK has it, not
-// escaped at all; in the latter form a question mark may be the path's own or
-// begin the query.
+// covers reports whether an audience's path, with what follows it, is the path want,
+// which is escaped, or goes on behind want at a boundary. The audience may be escaped
+// or, as one SDK has it, not escaped at all; in the latter form a question mark may be
+// the path's own or begin the query.
 func covers(rest, want string) bool {
-	if n := len(want); len(rest) >= n && audience.Fold(rest[:n], want) && (len(rest) == n || rest[n] == '/' || rest[n] == '?') {
+	plain := audience.Decode(want)
+	if n := len(plain); len(rest) >= n && audience.Fold(rest[:n], plain) && (len(rest) == n || rest[n] == '/' || rest[n] == '?') {
 		return true
 	}
-	path, n := audience.Decode(audience.Path(rest)), len(want)
+	want = audience.Normal(want)
+	path, n := audience.Normal(audience.Path(rest)), len(want)
 	return len(path) >= n && audience.Fold(path[:n], want) && (len(path) == n || path[n] == '/')
 }

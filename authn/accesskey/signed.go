@@ -37,6 +37,9 @@ type SignedOptions struct {
 // and the key is the base64-decoded text of an access key. A key whose text is
 // not base64 signs no requests.
 //
+// The first versions of the service's SDKs name date in place of x-ms-date, and sign the
+// Date header; the header that is named counts, whatever the other one says.
+//
 // The service's SDKs have disagreed, by version, about what they sign, so a
 // signature counts for any of these: a host with and without its port; the target
 // as it was sent, with its path unescaped, and, over http, without its first slash.
@@ -74,8 +77,12 @@ type signingKey struct {
 	secret []byte
 }
 
-// The only list of headers that is signed, by all SDKs in this order.
-const signedHeaders = "x-ms-date;host;x-ms-content-sha256"
+// The lists of headers that SDKs sign, in this order: of now, and of versions 1.0 in
+// JavaScript and Python.
+const (
+	signedHeaders      = "x-ms-date;host;x-ms-content-sha256"
+	signedHeadersFirst = "date;host;x-ms-content-sha256"
+)
 
 // Authorize implements authn.Authorizer. A request whose Authorization header is
 // not of the scheme HMAC-SHA256 is of another kind. The rules, in the order in
@@ -97,11 +104,11 @@ func (s *Signed) Authorize(_ context.Context, r engine.ServerRequest) (engine.Pr
 	if len(keys.signing) == 0 {
 		return engine.Principal{}, unproven("signed.key", "None of the access keys of this node is base64, so none can sign requests: expected a key such as Azure issues.")
 	}
-	signature, err := parseSigned(text)
+	list, signature, err := parseSigned(text)
 	if err != nil {
 		return engine.Principal{}, err
 	}
-	date, err := s.date(r.Header, time.Now())
+	date, err := s.date(r.Header, list, time.Now())
 	if err != nil {
 		return engine.Principal{}, err
 	}
@@ -109,7 +116,7 @@ func (s *Signed) Authorize(_ context.Context, r engine.ServerRequest) (engine.Pr
 	if err != nil {
 		return engine.Principal{}, err
 	}
-	targets, hosts := targets(r), s.candidates(r.Host)
+	targets, hosts := s.targets(r), s.candidates(r.Host)
 	for _, k := range keys.signing {
 		h := hmac.New(sha256.New, k.secret)
 		for _, target := range targets {
@@ -144,41 +151,46 @@ func signedAuthorization(values []string) (string, error) {
 	return strings.TrimLeft(rest, " "), nil
 }
 
-// parseSigned reads what follows the scheme's word. A signature may hold what
-// stands between names and values here, so its name is searched and nothing split.
-func parseSigned(text string) (signature []byte, err error) {
+// parseSigned reads what follows the scheme's word: the list of headers, and the
+// signature, which may hold what stands between names and values here, so that its name
+// is searched and nothing split.
+func parseSigned(text string) (list string, signature []byte, err error) {
 	malformed := func(format string, args ...any) error {
 		return unproven("signed.header", "The Authorization header %s: expected SignedHeaders=%s&Signature= and the base64 of an HMAC-SHA256.",
 			fmt.Sprintf(format, args...), signedHeaders)
 	}
 	rest, ok := strings.CutPrefix(text, "SignedHeaders=")
 	if !ok {
-		return nil, malformed("does not begin with SignedHeaders")
+		return "", nil, malformed("does not begin with SignedHeaders")
 	}
 	list, encoded, ok := strings.Cut(rest, "&Signature=")
 	switch {
 	case !ok:
-		return nil, malformed("has no Signature")
-	case list != signedHeaders:
-		return nil, malformed("names %s as signed", excerpt(list))
+		return "", nil, malformed("has no Signature")
+	case list != signedHeaders && list != signedHeadersFirst:
+		return "", nil, malformed("names %s as signed", excerpt(list))
 	case len(encoded) != base64.StdEncoding.EncodedLen(sha256.Size):
-		return nil, malformed("has a signature of %d characters", len(encoded))
+		return "", nil, malformed("has a signature of %d characters", len(encoded))
 	}
 	// A decoder skips line breaks, which the length leaves no room for.
 	if signature, err = base64.StdEncoding.Strict().DecodeString(encoded); err != nil || len(signature) != sha256.Size {
-		return nil, malformed("has a signature that is not base64")
+		return "", nil, malformed("has a signature that is not base64")
 	}
-	return signature, nil
+	return list, signature, nil
 }
 
-// date returns the request's date as it was signed.
-func (s *Signed) date(header map[string][]string, now time.Time) (string, error) {
-	values := header["X-Ms-Date"]
-	if len(values) == 0 {
+// date returns the request's date as it was signed: the header that list names. Date
+// stands in for an x-ms-date that is missing.
+func (s *Signed) date(header map[string][]string, list string, now time.Time) (string, error) {
+	name, values := "x-ms-date", header["X-Ms-Date"]
+	switch {
+	case list == signedHeadersFirst:
+		name, values = "Date", header["Date"]
+	case len(values) == 0:
 		values = header["Date"]
 	}
 	if len(values) != 1 {
-		return "", unproven("signed.date", "The request has %d x-ms-date headers: expected one, such as %s.", len(values), now.UTC().Format(http.TimeFormat))
+		return "", unproven("signed.date", "The request has %d %s headers: expected one, such as %s.", len(values), name, now.UTC().Format(http.TimeFormat))
 	}
 	at, err := time.Parse(http.TimeFormat, values[0])
 	if err != nil {
@@ -209,8 +221,16 @@ func bodyHash(r engine.ServerRequest) (string, error) {
 }
 
 // targets returns what may have been signed as a request's target.
-func targets(r engine.ServerRequest) []string {
-	sent := path(r.Target)
+func (s *Signed) targets(r engine.ServerRequest) []string {
+	var all []string
+	for _, sent := range s.hosts.Paths(path(r.Target)) {
+		all = append(all, spellings(sent, r.Scheme)...)
+	}
+	return all
+}
+
+// spellings returns a target in the forms in which SDKs sign it.
+func spellings(sent, scheme string) []string {
 	all := append(make([]string, 0, 3), sent)
 	// An asynchronous client of Python's signs the path without its escapes. Where
 	// that would make one thing of two (a slash in a name and one between names) only
@@ -223,7 +243,7 @@ func targets(r engine.ServerRequest) []string {
 		all = append(all, plain)
 	}
 	// Python's cuts off as many characters as https:// has, of http:// too.
-	if r.Scheme == "http" {
+	if scheme == "http" {
 		all = append(all, strings.TrimPrefix(sent, "/"))
 	}
 	return all

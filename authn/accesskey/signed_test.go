@@ -62,6 +62,14 @@ func signRequest(key, method, target, host, body string, at time.Time) map[strin
 	}
 }
 
+// byDate makes the headers of a signed request those of an SDK that signs the Date
+// header: what is signed is the same.
+func byDate(header map[string][]string) {
+	header["Date"] = header["X-Ms-Date"]
+	delete(header, "X-Ms-Date")
+	header["Authorization"] = []string{strings.Replace(header["Authorization"][0], "SignedHeaders=x-ms-date;", "SignedHeaders=date;", 1)}
+}
+
 // at runs f in a bubble whose clock shows the given date.
 func at(t *testing.T, date string, f func(t *testing.T)) {
 	t.Helper()
@@ -316,6 +324,49 @@ func TestSignedRefusals(t *testing.T) {
 	ring := accesskey.NewRing(parseKey(t, recordedKey), accesskey.Key{})
 	if _, err := accesskey.NewSigned(ring, &accesskey.SignedOptions{Skew: 15 * time.Minute}).Authorize(ctx, late.server()); err != nil {
 		t.Error(err)
+	}
+}
+
+// Of the two dates that a request can have, the one that is named as signed counts, for
+// the signature and for the time.
+func TestSignedDateIsTheNamedOne(t *testing.T) {
+	s := accesskey.NewSigned(accesskey.NewRing(parseKey(t, recordedKey), accesskey.Key{}), nil)
+	now, stale := time.Now(), time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat)
+	for _, c := range []struct {
+		name   string
+		signed time.Time
+		change func(header map[string][]string)
+		rule   string
+	}{
+		{"x-ms-date", now, func(h map[string][]string) {}, ""},
+		{"x-ms-date, beside a stale Date", now, func(h map[string][]string) { h["Date"] = []string{stale} }, ""},
+		{"date", now, byDate, ""},
+		{"date, beside a stale x-ms-date", now, func(h map[string][]string) { byDate(h); h["X-Ms-Date"] = []string{stale} }, ""},
+		{"date, beside two x-ms-date", now, func(h map[string][]string) { byDate(h); h["X-Ms-Date"] = []string{stale, stale} }, ""},
+		{"date, of which there is none", now, func(h map[string][]string) { x := h["X-Ms-Date"]; byDate(h); delete(h, "Date"); h["X-Ms-Date"] = x }, "signed.date"},
+		{"date, of which there are two", now, func(h map[string][]string) { byDate(h); h["Date"] = append(h["Date"], h["Date"][0]) }, "signed.date"},
+		{"a stale date, beside a fresh x-ms-date", now.Add(-time.Hour), func(h map[string][]string) {
+			byDate(h)
+			h["X-Ms-Date"] = []string{now.UTC().Format(http.TimeFormat)}
+		}, "signed.skew"},
+		{"a stale x-ms-date, beside a fresh Date", now.Add(-time.Hour), func(h map[string][]string) { h["Date"] = []string{now.UTC().Format(http.TimeFormat)} }, "signed.skew"},
+		{"date, changed", now, func(h map[string][]string) {
+			byDate(h)
+			h["Date"] = []string{now.Add(time.Minute).UTC().Format(http.TimeFormat)}
+		}, "signed.signature"},
+		{"Date, in another case", now, func(h map[string][]string) {
+			byDate(h)
+			h["Authorization"] = []string{strings.Replace(h["Authorization"][0], "=date;", "=Date;", 1)}
+		}, "signed.header"},
+		{"both", now, func(h map[string][]string) {
+			h["Authorization"] = []string{strings.Replace(h["Authorization"][0], "=x-ms-date;", "=date;x-ms-date;", 1)}
+		}, "signed.header"},
+	} {
+		r := request{"POST", "https", "h.example", encoded, "{}", signRequest(recordedKey, "POST", encoded, "h.example", "{}", c.signed)}
+		c.change(r.header)
+		if _, err := s.Authorize(ctx, r.server()); c.rule == "" && err != nil || c.rule != "" && ruleOf(err) != c.rule {
+			t.Errorf("%s: %v; want %q", c.name, err, c.rule)
+		}
 	}
 }
 

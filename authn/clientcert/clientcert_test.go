@@ -168,6 +168,7 @@ func TestUser(t *testing.T) {
 	})
 	bare := root.issue(t, "", func(c *x509.Certificate) { c.Subject = pkix.Name{Organization: []string{"Plant"}} })
 	blank := root.issue(t, "  ", nil)
+	lines := root.issue(t, "drill\r\nX-Evil: 1", nil)
 	long := root.issue(t, strings.Repeat("x", engine.MaxUserID+1), nil)
 	for _, tt := range []struct {
 		name string
@@ -189,6 +190,7 @@ func TestUser(t *testing.T) {
 		{"no common name", clientcert.CommonName, bare, "", "0 common names"},
 		{"no DNS name", clientcert.DNSName, bare, "", "0 alternative DNS names"},
 		{"a blank one", clientcert.CommonName, blank, "", "no user id"},
+		{"one with a line end", clientcert.CommonName, lines, "", "without control characters"},
 		{"a long one", clientcert.CommonName, long, "", "no user id"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

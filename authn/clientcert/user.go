@@ -40,7 +40,7 @@ func (p *Policy) named(c *x509.Certificate) (engine.UserID, *engine.Error) {
 	}
 	user, err := engine.ParseUserID(names[0])
 	if err != nil {
-		return "", refuse("clientcert.user", "The client certificate's %s is no user id: expected 1 to %d characters that are not all blank.", words[p.user], engine.MaxUserID)
+		return "", refuse("clientcert.user", "The client certificate's %s is no user id: expected 1 to %d characters that are not all blank, without control characters.", words[p.user], engine.MaxUserID)
 	}
 	return user, nil
 }

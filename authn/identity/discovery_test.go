@@ -105,3 +105,35 @@ func TestDiscoveryRefusals(t *testing.T) {
 		}
 	}
 }
+
+// Public keys are for pages of every origin, and a browser's question whether a page may
+// ask is answered.
+func TestDiscoveryIsOpenToPages(t *testing.T) {
+	u, err := identity.New(t.Context(), identity.NewMemoryStore(), &identity.Options{Issuer: "http://rt.example.com/identities"}, derive(t, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, h := range map[string]http.Handler{"Discovery": u.Discovery(nil), "Handler": u.Handler()} {
+		for _, page := range []string{"jwks.json", "openid-configuration"} {
+			ask := func(method string, header ...string) *httptest.ResponseRecorder {
+				w, r := httptest.NewRecorder(), httptest.NewRequest(method, "/identities/.well-known/"+page, nil)
+				r.Header.Set("Origin", "https://anybody.example")
+				for i := 0; i < len(header); i += 2 {
+					r.Header.Set(header[i], header[i+1])
+				}
+				h.ServeHTTP(w, r)
+				return w
+			}
+			if w := ask("GET"); w.Code != 200 || w.Header().Get("Access-Control-Allow-Origin") != "*" || w.Header().Get("Access-Control-Allow-Credentials") != "" {
+				t.Errorf("%s %s: %d %v", name, page, w.Code, w.Header())
+			}
+			w := ask("OPTIONS", "Access-Control-Request-Method", "GET", "Access-Control-Request-Headers", "x-trace")
+			if w.Code != 204 || w.Header().Get("Access-Control-Allow-Origin") != "*" || w.Header().Get("Access-Control-Allow-Methods") != "GET, HEAD" || w.Header().Get("Access-Control-Allow-Headers") != "*" {
+				t.Errorf("%s %s: %d %v", name, page, w.Code, w.Header())
+			}
+			if w := ask("OPTIONS"); w.Code != 405 || w.Header().Get("Access-Control-Allow-Origin") != "*" {
+				t.Errorf("%s %s: OPTIONS without a question: %d %v", name, page, w.Code, w.Header())
+			}
+		}
+	}
+}

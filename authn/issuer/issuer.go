@@ -93,19 +93,20 @@ type minted struct {
 	renew time.Time
 }
 
-// New returns an issuer of a URL, such as https://rt.example.com: what tokens call
+// New returns an issuer of a URL, such as https://rt.example.com, or with a path such as
+// https://example.com/rt, below which the pages then are: what tokens call
 // their issuer, and where [Issuer.Handler] is served. Of the keys, at least one,
 // the first signs and all are published.
 func New(issuerURL string, o *Options, keys ...Key) (*Issuer, error) {
 	u, err := url.Parse(issuerURL)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
-		return nil, errors.New("issuer: the URL of an issuer is http:// or https:// and a host, such as https://rt.example.com")
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, errors.New("issuer: the URL of an issuer is http:// or https://, a host and perhaps a path, such as https://rt.example.com")
 	}
 	if o == nil {
 		o = &Options{}
 	}
 	i := &Issuer{
-		url: u.Scheme + "://" + u.Host, subject: o.Subject, life: o.Lifetime, lead: o.Lead, tokens: map[string]minted{},
+		url: u.Scheme + "://" + u.Host + strings.TrimRight(u.EscapedPath(), "/"), subject: o.Subject, life: o.Lifetime, lead: o.Lead, tokens: map[string]minted{},
 	}
 	if i.subject == "" {
 		i.subject = "fanfare"

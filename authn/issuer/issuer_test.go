@@ -309,7 +309,7 @@ func TestKeys(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	k := derive(t, 1)
-	for _, url := range []string{"", "rt.example.com", "ftp://x", "https://", "https://u@x", "https://x/base", "https://x?y", "https://x#y"} {
+	for _, url := range []string{"", "rt.example.com", "ftp://x", "https://", "https://u@x", "https://x/base?y", "https://x?y", "https://x#y"} {
 		if _, err := issuer.New(url, nil, k); err == nil {
 			t.Errorf("the URL %q was accepted", url)
 		}
@@ -332,6 +332,30 @@ func TestRefusals(t *testing.T) {
 	}
 	if n := len(ids(t, i)); n > 17 {
 		t.Errorf("%d keys are published", n)
+	}
+}
+
+// An issuer may be below a path, where its pages then are.
+func TestIssuerBelowAPath(t *testing.T) {
+	key, err := issuer.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, err := issuer.New("https://example.com/rt/", nil, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var page struct {
+		Issuer string
+		Keys   string `json:"jwks_uri"`
+	}
+	read(t, i, "/rt/.well-known/openid-configuration", &page)
+	if page.Issuer != "https://example.com/rt" || page.Keys != "https://example.com/rt/.well-known/jwks.json" {
+		t.Errorf("%+v", page)
+	}
+	w := httptest.NewRecorder()
+	if i.Handler(nil).ServeHTTP(w, httptest.NewRequest("GET", "/.well-known/openid-configuration", nil)); w.Code != 404 {
+		t.Errorf("above the path: %d", w.Code)
 	}
 }
 

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/fanfare/fanfare/authn"
@@ -11,7 +12,8 @@ import (
 // CheckAudience returns nil if the token is for the client endpoint that c was
 // sent to: the same host, or one of hosts, and the same path, which must be that
 // of c's hub. The scheme and a query make no difference, nor do letter case and
-// percent escapes. That is what the service enforces, as measured by users of
+// percent escapes, and the service's own path ([authn.Hosts.SetPath]) may be missing in
+// either. That is what the service enforces, as measured by users of
 // its SDKs; documents describe it more narrowly.
 //
 // A client that came by the older form, /client/?hub=chat, needs a token for
@@ -20,9 +22,11 @@ func (t *Token) CheckAudience(c engine.Credentials, hosts *authn.Hosts) error {
 	host, rest, ok := audience.Split(c.Audience)
 	dir := hubs(audience.Path(rest))
 	if ok && dir != "" {
+		dirs := hosts.Paths(dir)
 		for _, aud := range t.aud {
 			h, r, ok := audience.Split(aud)
-			if ok && hosts.Accept(h, host) && isHub(audience.Decode(audience.Path(r)), dir, c.Hub) {
+			path := audience.Decode(audience.Path(r))
+			if ok && hosts.Accept(h, host) && slices.ContainsFunc(dirs, func(dir string) bool { return isHub(path, dir, c.Hub) }) {
 				return nil
 			}
 		}

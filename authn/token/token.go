@@ -105,7 +105,7 @@ func (t *Token) Identity() (engine.Identity, error) {
 	if t.subKind != strict.Null {
 		_, err := engine.ParseUserID(t.sub)
 		if t.subKind != strict.String || t.sub != "" && err != nil {
-			return id, refuse("token.sub", "The token's sub claim is not a user id: expected a string of 1 to %d characters that are not all blank.", engine.MaxUserID)
+			return id, refuse("token.sub", "The token's sub claim is not a user id: expected a string of 1 to %d characters that are not all blank, without control characters.", engine.MaxUserID)
 		}
 	}
 	if t.badRole != "" {

@@ -223,7 +223,7 @@ func (a *admission) close(in *inbound, status int, rule, text string) {
 	if in.fresh && in.meter == nil && status != 0 {
 		// The buffers of a socket that nothing was written to have room for this.
 		_ = in.conn.SetWriteDeadline(time.Now().Add(time.Millisecond))
-		fmt.Fprintf(in.conn, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n%s [%s]\n", //nolint:errcheck // the connection ends either way
+		fmt.Fprintf(in.conn, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n%s [%s]\n",
 			status, http.StatusText(status), text, rule)
 	}
 	in.conn.Close()
@@ -322,7 +322,9 @@ func (a *admission) context(ctx context.Context, c net.Conn) context.Context {
 // the connection is a proxy's, and whether it is a health check.
 func (a *admission) begin(in *inbound, client netip.Addr, health bool) {
 	a.mu.Lock()
-	in.fresh = false
+	if !in.closed { // what close reads then stays as it is
+		in.fresh = false
+	}
 	in.serving++
 	in.requests++
 	var evicted *inbound
@@ -395,4 +397,11 @@ func (a *admission) isAuthenticated(in *inbound) (authenticated bool, requests i
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return in.authenticated, in.requests
+}
+
+// unauthenticated returns how many connections have a place.
+func (a *admission) unauthenticated() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.clients.taken + a.proxies.taken + a.health.taken
 }

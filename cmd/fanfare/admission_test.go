@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -23,17 +24,17 @@ type peer struct {
 	net.Conn // nil: only what is below is used
 	remote   string
 	told     strings.Builder
-	closed   bool
+	closed   atomic.Bool
 }
 
 func (p *peer) RemoteAddr() net.Addr             { return tcpAddr(p.remote) }
 func (p *peer) SetWriteDeadline(time.Time) error { return nil }
 func (p *peer) Write(b []byte) (int, error)      { return p.told.Write(b) }
-func (p *peer) Close() error                     { p.closed = true; return nil }
+func (p *peer) Close() error                     { p.closed.Store(true); return nil }
 func tcpAddr(s string) net.Addr                  { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(s)) }
 func gone(peers []*peer) (closed []int) {
 	for i, p := range peers {
-		if p.closed {
+		if p.closed.Load() {
 			closed = append(closed, i)
 		}
 	}
@@ -167,8 +168,8 @@ func TestPlacesOfConnections(t *testing.T) {
 			for i := range 10 * places {
 				a.admit(&peer{remote: fmt.Sprintf("192.0.2.1:%d", i+2)})
 			}
-			if p.closed == test.stays {
-				t.Errorf("closed: %v", p.closed)
+			if p.closed.Load() == test.stays {
+				t.Errorf("closed: %v", p.closed.Load())
 			}
 			if len(a.conns) > 2*places+2 {
 				t.Errorf("%d connections are known", len(a.conns))
@@ -213,9 +214,14 @@ func TestRequestsMakeConnectionsYoung(t *testing.T) {
 
 func TestUnauthenticatedConnectionsTimeOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // guards rules
 		var rules []string
 		a := newAdmission(nil, admissionOptions{Places: 100, Timeout: 10 * time.Second, Trusts: func(a netip.Addr) bool { return a.Is6() },
-			Closed: func(_ net.Addr, rule, _ string) { rules = append(rules, rule) }})
+			Closed: func(_ net.Addr, rule, _ string) {
+				mu.Lock()
+				defer mu.Unlock()
+				rules = append(rules, rule)
+			}})
 		silent, refused, serving, health, proxy, silentProxy, client := &peer{remote: "192.0.2.1:1"}, &peer{remote: "192.0.2.1:2"}, &peer{remote: "192.0.2.1:3"},
 			&peer{remote: "192.0.2.1:4"}, &peer{remote: "[::1]:5"}, &peer{remote: "[::1]:6"}, &peer{remote: "192.0.2.1:7"}
 		all := []*peer{silent, refused, serving, health, proxy, silentProxy, client}
@@ -232,6 +238,7 @@ func TestUnauthenticatedConnectionsTimeOut(t *testing.T) {
 			t.Errorf("closed %v after 9 s", got)
 		}
 		time.Sleep(2 * time.Second)
+		synctest.Wait()
 		if got := gone(all); !slices.Equal(got, []int{0, 5}) {
 			t.Errorf("closed %v after 11 s", got)
 		}
@@ -239,6 +246,7 @@ func TestUnauthenticatedConnectionsTimeOut(t *testing.T) {
 			t.Errorf("the silent one was told %q", told)
 		}
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		if got := gone(all); !slices.Equal(got, []int{0, 1, 5}) {
 			t.Errorf("closed %v after 21 s", got)
 		}
@@ -251,7 +259,7 @@ func TestUnauthenticatedConnectionsTimeOut(t *testing.T) {
 		for _, p := range all {
 			a.state(p, http.StateClosed)
 		}
-		if len(a.conns) > 0 || a.order.Len() > 0 || a.clients.taken+a.proxies.taken+a.health.taken > 0 {
+		if len(a.conns) > 0 || a.order.Len() > 0 || a.unauthenticated() > 0 {
 			t.Error("something is left of connections that are closed")
 		}
 		time.Sleep(time.Minute) // ends the timer
@@ -269,12 +277,12 @@ func TestNoDescriptorsAreLeft(t *testing.T) {
 		failed := func() (net.Conn, error) { return nil, &net.OpError{Op: "accept", Err: no} }
 		l.next <- failed
 		l.next <- func() (net.Conn, error) { return young, nil }
-		if c, err := a.Accept(); err != nil || c != young || !old.closed {
-			t.Errorf("%v, %v; the old one is closed: %v", c, err, old.closed)
+		if c, err := a.Accept(); err != nil || c != young || !old.closed.Load() {
+			t.Errorf("%v, %v; the old one is closed: %v", c, err, old.closed.Load())
 		}
 		a.state(young, http.StateHijacked)
 		l.next <- failed
-		if _, err := a.Accept(); !errors.Is(err, no) || young.closed {
+		if _, err := a.Accept(); !errors.Is(err, no) || young.closed.Load() {
 			t.Errorf("with no unauthenticated connection: %v", err)
 		}
 	}
@@ -346,7 +354,7 @@ func TestAdmissionIsSafeForConcurrentUse(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if n := a.clients.taken + a.proxies.taken + a.health.taken; n > 8+8 {
+	if n := a.unauthenticated(); n > 8+8 {
 		t.Errorf("%d places are taken", n)
 	}
 }

@@ -51,9 +51,14 @@ func TestAttack(t *testing.T) {
 	t.Run("forwarded headers", attackForwarded)
 	t.Run("settings", attackSettings)
 	t.Run("event handlers", attackHandlers)
+	t.Run("events", attackEvents)
 	t.Run("secrets", attackSecrets)
+	t.Run("listener", attackFront)
 	t.Run("origins", attackOrigins)
 	t.Run("handshake", attackHandshake)
+	t.Run("reading", attackReading)
+	t.Run("reload", attackReload)
+	t.Run("paths", attackPaths)
 }
 
 func attackAll(t *testing.T, rows []attack) {

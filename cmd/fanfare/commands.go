@@ -90,6 +90,11 @@ func (s *settings) flags(cmd *cobra.Command) {
 
 // load reads the settings of a node from flags, environment and file.
 func (s *settings) load(cmd *cobra.Command, w *world) (*config.Config, config.Problems, error) {
+	return config.Load(s.sources(cmd, w))
+}
+
+// sources returns where the settings of a node come from.
+func (s *settings) sources(cmd *cobra.Command, w *world) config.Sources {
 	src := config.Sources{File: s.path(w), Environ: w.Environ}
 	for _, f := range []config.Flag{
 		{Name: "listen", Key: "listen", Value: s.listen},
@@ -101,7 +106,7 @@ func (s *settings) load(cmd *cobra.Command, w *world) (*config.Config, config.Pr
 			src.Flags = append(src.Flags, f)
 		}
 	}
-	return config.Load(src)
+	return src
 }
 
 // path returns the settings file; empty for none.

@@ -76,7 +76,7 @@ func newExchange(w http.ResponseWriter, r *http.Request, handshake time.Duration
 		return x, r
 	}
 	if x.in.meter != nil && r.ProtoMajor > 1 {
-		r.Body = meteredBody{r.Body, x.in.meter}
+		r.Body = meteredBody{r.Body, x.in.meter, isStream(r)}
 	}
 	var client netip.Addr
 	if x.in.proxy && r.ProtoMajor == 1 {
@@ -151,14 +151,35 @@ func (x *exchange) isGranted() bool {
 	return x.granted
 }
 
+// stream notes that the request has become a WebSocket, over a stream of HTTP/2. It has
+// no times of its own any more, and its connection needs no place while it lives: what
+// proves a client that recovers is not a credential.
+func (x *exchange) stream() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.reads, x.writes = false, false
+	if !x.granted {
+		x.granted = true
+		if x.in != nil {
+			x.in.admission.grant(x.in, false)
+		}
+	}
+}
+
 // WriteHeader implements http.ResponseWriter.
 func (x *exchange) WriteHeader(status int) {
 	if status >= 200 && !x.answered {
 		x.answered = true
+		if status == http.StatusOK && isStream(x.r) {
+			x.stream()
+		}
 		if x.isLast(status) {
 			// net/http then sends the response without waiting for the body, and
 			// on HTTP/2 says GOAWAY.
 			x.Header().Set("Connection", "close")
+			if x.in != nil && x.in.meter != nil {
+				x.in.meter.finish()
+			}
 		}
 	}
 	x.ResponseWriter.WriteHeader(status)
@@ -173,11 +194,14 @@ func (x *exchange) Write(p []byte) (int, error) {
 }
 
 // Flush implements http.Flusher.
-func (x *exchange) Flush() {
+func (x *exchange) Flush() { _ = x.FlushError() } // as http.Flusher does with errors
+
+// FlushError is for http.ResponseController.
+func (x *exchange) FlushError() error {
 	if !x.answered {
 		x.WriteHeader(http.StatusOK)
 	}
-	_ = http.NewResponseController(x.ResponseWriter).Flush() // as http.Flusher does with errors
+	return http.NewResponseController(x.ResponseWriter).Flush()
 }
 
 // Hijack implements http.Hijacker.
@@ -240,16 +264,26 @@ func isHealth(r *http.Request) bool {
 	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && (r.URL.Path == "/healthz" || r.URL.Path == "/readyz")
 }
 
+// isStream reports whether r asks for a WebSocket over a stream of HTTP/2 (RFC 8441).
+func isStream(r *http.Request) bool { return r.ProtoMajor == 2 && r.Method == http.MethodConnect }
+
 // meteredBody is a request's body, whose bytes a meter gives back.
 type meteredBody struct {
 	io.ReadCloser
-	meter *meter
+	meter  *meter
+	stream bool // of WebSocket frames
 }
 
 // Read implements io.Reader.
 func (b meteredBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	b.meter.request(n + n/8)
+	if b.stream {
+		// A WebSocket frame has 6 bytes or more. Around each there may be 9 of HTTP/2
+		// and 22 of TLS.
+		b.meter.request(8 * n)
+	} else {
+		b.meter.request(n + n/8)
+	}
 	return n, err
 }
 

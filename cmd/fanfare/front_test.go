@@ -39,12 +39,12 @@ func connect(t *testing.T, n *command, send string) net.Conn {
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
-	io.WriteString(c, send) //nolint:errcheck // it may be closed already
+	io.WriteString(c, send)
 	return c
 }
 
-// openSecurely is connect over TLS, with a protocol and a version of TLS.
-func openSecurely(t *testing.T, n *command, protocol string) *tls.Conn {
+// connectSecurely is connect over TLS, with an ALPN protocol.
+func connectSecurely(t *testing.T, n *command, protocol string) *tls.Conn {
 	t.Helper()
 	c := tls.Client(connect(t, n, ""), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}}) //nolint:gosec // a test's own certificate
 	if err := c.Handshake(); err != nil {

@@ -29,7 +29,7 @@ var httpErrorLines = []httpError{
 }
 
 // remoteAddress finds the address in such a line.
-var remoteAddress = regexp.MustCompile(`\bfrom (?:client )?(\S+?:\d+)\b|\bserving (\S+:\d+):`)
+var remoteAddress = regexp.MustCompile(`\b(?:from|from client|serving) (\[[^\]]+\]:\d+|[^\s:]+:\d+)`)
 
 // httpErrors returns what an http.Server says of its troubles. The lines have a rule, and
 // the address if they name one, so that they are sampled as refusals are.
@@ -45,7 +45,7 @@ func (n *node) httpErrors(l *slog.Logger) *log.Logger {
 			}
 			remote := ""
 			if found := remoteAddress.FindStringSubmatch(text); found != nil {
-				remote = found[1] + found[2]
+				remote = found[1]
 			}
 			n.metrics.connectionRefusals.WithLabelValues(e.rule).Inc()
 			l.Log(context.Background(), e.level, e.text, "rule", e.rule, "remote", remote, "error", text)

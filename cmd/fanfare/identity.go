@@ -138,6 +138,29 @@ func lastingSecrets(c *config.Config) (secrets [][]byte) {
 	return secrets
 }
 
+// published serves what the issuers of the node's own tokens and of users' tokens
+// publish, below the paths of their URLs. Those of users keep the URL of the start.
+func (n *node) published(c *config.Config, fallback http.Handler) http.Handler {
+	if publicPath(c) == "" && publicPath(n.started) == "" {
+		return n.discovery(n.users.Discovery(fallback))
+	}
+	users := addPrefix(publicPath(n.started), n.users.Discovery(nil))
+	service := addPrefix(publicPath(c), n.discovery(http.NotFoundHandler()))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch path := r.URL.EscapedPath(); {
+		case strings.HasPrefix(path, usersPath+wellKnown):
+			users.ServeHTTP(w, r)
+		case strings.HasPrefix(path, wellKnown):
+			service.ServeHTTP(w, r)
+		default:
+			fallback.ServeHTTP(w, r)
+		}
+	})
+}
+
+// wellKnown begins the paths that issuers publish, below their own.
+const wellKnown = "/.well-known/"
+
 // discovery serves the keys of the node's own tokens, where it has any.
 func (n *node) discovery(fallback http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -12,12 +12,15 @@ const (
 	// meterBurst has room for what a client may send before its first request is
 	// authorized: HTTP/2's flow control lets 1 MiB of bodies come.
 	meterBurst = 2 << 20
+	// meterLast is for what is under way on a connection that was told to end.
+	meterLast = 32 << 10
 	// meterRate is what a trusted connection gets back in a second.
 	meterRate = 64 << 10
 	// meterRequest is for the headers of one request.
 	meterRequest = 8 << 10
-	// meterWrite is for the acknowledgements of one write.
-	meterWrite = 64
+	// meterAnswers is which part of what is written may come back as acknowledgements,
+	// which are WINDOW_UPDATE frames.
+	meterAnswers = 8
 )
 
 // meter is a connection, below TLS, that bounds what comes in beside requests and their
@@ -79,7 +82,7 @@ func (m *meter) Read(p []byte) (int, error) {
 func (m *meter) Write(p []byte) (int, error) {
 	n, err := m.Conn.Write(p)
 	if m.state.Load() == meterTrusted {
-		m.give(int64(n/8 + meterWrite))
+		m.give(int64(n / meterAnswers))
 	}
 	return n, err
 }
@@ -102,6 +105,14 @@ func (m *meter) request(n int) {
 func (m *meter) trust() {
 	if m.state.CompareAndSwap(meterUntrusted, meterTrusted) {
 		m.left.Store(meterBurst)
+	}
+}
+
+// finish leaves an untrusted connection, which has been told to end, room for what is
+// under way.
+func (m *meter) finish() {
+	if m.state.Load() == meterUntrusted && m.left.Load() > meterLast {
+		m.left.Store(meterLast)
 	}
 }
 

@@ -141,6 +141,13 @@ func (m *metrics) webhook(a webhook.Attempt) {
 // watch makes the page show the counters of e.
 func (m *metrics) watch(e *engine.Engine) { m.registry.MustRegister(&engineCollector{e}) }
 
+// watchListener makes the page show how many connections have not authenticated.
+func (m *metrics) watchListener(unauthenticated func() int) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "fanfare_unauthenticated_connections", Help: "Open connections that have not authenticated.",
+	}, func() float64 { return float64(unauthenticated()) }))
+}
+
 // watchIssuer makes the page show how the issuer of servers' tokens is.
 func (m *metrics) watchIssuer(stats func() entra.Stats) {
 	m.registry.MustRegister(issuerCollector(stats))
@@ -233,6 +240,10 @@ var engineMetrics = []struct {
 	{desc("fanfare_outbox_queued_bytes", "Bytes that wait for connections that lag."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.QueuedBytes }},
 	{desc("fanfare_unfinished_bytes", "Bytes that are kept of clients' messages that have not arrived completely."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.UnfinishedBytes }},
 	{desc("fanfare_outbox_dropped_messages_total", "Deliveries lost to connections that were ended with messages waiting."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.Dropped }},
+	{desc("fanfare_group_bytes", "Bytes that groups and memberships hold, by an estimate (limits.totalGroupBytes)."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.GroupBytes }},
+	{desc("fanfare_pending_event_bytes", "Bytes of events that wait for handlers or are under way (limits.totalPendingEventBytes)."), prometheus.GaugeValue, func(s *engine.Stats) int64 { return s.PendingEventBytes }},
+	{desc("fanfare_events_dropped_total", "Requests of clients that had left, and connected and disconnected events, that were given up."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.EventsDropped }},
+	{desc("fanfare_requests_refused_total", "Requests of clients that were refused because too many, or too many bytes of events, waited."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.RequestsRefused }},
 	{desc("fanfare_connections_opened_total", "Connections that were opened."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.Opened }},
 	{desc("fanfare_messages_in_total", "Messages that clients and servers published."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.MessagesIn }},
 	{desc("fanfare_message_bytes_in_total", "Bytes of the messages that clients and servers published."), prometheus.CounterValue, func(s *engine.Stats) int64 { return s.BytesIn }},

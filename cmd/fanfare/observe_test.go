@@ -83,7 +83,8 @@ func TestMetrics(t *testing.T) {
 	for name, want := range map[string]float64{
 		"fanfare_connections": 0, "fanfare_groups": 0, "fanfare_messages_in_total": 0, "fanfare_messages_out_total": 0,
 		`fanfare_outbox_drops_total{reason="SlowClient"}`: 0, `fanfare_outbox_drops_total{reason="TotalOutbound"}`: 0,
-		"fanfare_outbox_dropped_messages_total": 0,
+		"fanfare_outbox_dropped_messages_total": 0, "fanfare_events_dropped_total": 0, "fanfare_requests_refused_total": 0,
+		"fanfare_pending_event_bytes": 0, "fanfare_group_bytes": 0,
 	} {
 		if got, ok := before[name]; !ok || got != want {
 			t.Errorf("at first %s is %v, %t; want %v", name, got, ok, want)

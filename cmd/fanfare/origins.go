@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/url"
+	"slices"
 
 	"github.com/fanfare/fanfare/cmd/fanfare/internal/config"
 	"github.com/fanfare/fanfare/transport/websocket"
@@ -16,6 +17,8 @@ type origins struct {
 	// certificate is for clients that nothing but a certificate proves; nil if the
 	// settings list the origins.
 	certificate *websocket.Origins
+
+	callers *websocket.Origins // of REST and the identity API; nil for none
 }
 
 // newOrigins returns what c says about origins.
@@ -31,6 +34,9 @@ func newOrigins(c *config.Config) (*origins, error) {
 		}
 	}
 	var err error
+	if o.callers, err = listedOrigins(c.CORS.AllowedOrigins, "cors.allowedOrigins"); err != nil {
+		return nil, err
+	}
 	switch o.node, err = listedOrigins(c.AllowedOrigins, "allowedOrigins"); {
 	case err != nil:
 		return nil, err
@@ -66,6 +72,11 @@ func listedOrigins(list []string, setting string) (*websocket.Origins, error) {
 		o.Patterns = append(o.Patterns, p)
 	}
 	return o, nil
+}
+
+// allowsCaller reports whether pages of an origin may call REST and the identity API.
+func (o *origins) allowsCaller(origin string) bool {
+	return o.callers != nil && slices.ContainsFunc(o.callers.Patterns, func(p websocket.OriginPattern) bool { return p.Matches(origin) })
 }
 
 // allowedOrigins returns the origins whose pages may connect a client, nil for all.

@@ -90,10 +90,6 @@ func target(cmd *cobra.Command, group, user, connection string, all bool) (strin
 		if strings.TrimSpace(t.name) == "" {
 			return "", usagef(cmd, "--%s is blank", t.flag)
 		}
-		if strings.Contains(t.name, "/") {
-			// The service reads %2F as those three characters.
-			return "", usagef(cmd, "--%s: REST cannot name what holds a slash", t.flag)
-		}
 		paths = append(paths, "/"+t.segment+"/"+url.PathEscape(t.name))
 	}
 	if all {

@@ -25,7 +25,9 @@ func serveCommand(w *world) *cobra.Command {
 		Short: "Serve (what fanfare does without a command)",
 		Long: `Serve runs a node until SIGTERM or SIGINT, which drain it: it takes no new
 connections, tells its clients, lets events under way reach their handlers, and
-ends with exit code 0. A second signal cuts. SIGHUP makes it read its file again.
+ends with exit code 0. A second signal cuts. SIGHUP makes it read its file again:
+one with mistakes, or one that is empty, was cut short or lacks what keeps clients
+out, is refused, and the settings in force stay.
 
 Without a key of its own a node uses the public development key, and listens on
 loopback addresses only.`,
@@ -34,8 +36,8 @@ loopback addresses only.`,
   FANFARE_ACCESS_KEYS_PRIMARY=... fanfare --listen 0.0.0.0:8080`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			load := func() (*config.Config, config.Problems, error) { return s.load(cmd, w) }
-			c, warnings, err := load()
+			r := &reloader{sources: s.sources(cmd, w)}
+			c, warnings, err := r.load()
 			if problems, ok := errors.AsType[config.Problems](err); ok {
 				tell(w, problems)
 				return &toldError{exitUsage}
@@ -43,7 +45,7 @@ loopback addresses only.`,
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), w, c, warnings, load)
+			return serve(cmd.Context(), w, c, warnings, r)
 		},
 	}
 	s.flags(cmd)
@@ -54,7 +56,7 @@ loopback addresses only.`,
 var errCut = errors.New("cut before everything had ended in order")
 
 // serve runs a node until a signal, or ctx, ends it.
-func serve(ctx context.Context, w *world, c *config.Config, warnings config.Problems, load func() (*config.Config, config.Problems, error)) (err error) {
+func serve(ctx context.Context, w *world, c *config.Config, warnings config.Problems, r *reloader) (err error) {
 	level := new(slog.LevelVar)
 	log, flush := newLogger(w.Stderr, c.Log, level)
 	defer flush()
@@ -82,19 +84,14 @@ func serve(ctx context.Context, w *world, c *config.Config, warnings config.Prob
 	if err := exposed(c, addr); err != nil {
 		return &usageError{err: err}
 	}
-	reload := func() (*config.Config, config.Problems, error) {
-		c, warnings, err := load()
-		if err == nil {
-			err = exposed(c, addr)
-		}
-		return c, warnings, err
-	}
+	r.addr = addr
 	metrics := newMetrics()
 	n, err := newNode(c, func(c *config.Config) string { return endpoint(c, addr) }, log, level, metrics, tracing)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.close()) }()
+	r.Use(c)
 
 	var cert *certificate
 	if c.TLS.CertFile != "" {
@@ -160,7 +157,7 @@ func serve(ctx context.Context, w *world, c *config.Config, warnings config.Prob
 			return n.drain(context.WithoutCancel(ctx), w, doors, front)
 		case s := <-w.Signals:
 			if s == syscall.SIGHUP {
-				n.hangup(reload, cert)
+				n.hangup(r, cert)
 				continue
 			}
 			log.Info("draining; a second signal cuts", "signal", s.String())
@@ -196,10 +193,26 @@ func hint(err error) string {
 	return ""
 }
 
+// reloader reads the settings of a node that listens on addr, which is nil before
+// the start.
+type reloader struct {
+	config.Reloader
+	sources config.Sources
+	addr    net.Addr
+}
+
+func (r *reloader) load() (*config.Config, config.Problems, error) {
+	c, warnings, err := r.Load(r.sources)
+	if err == nil && r.addr != nil {
+		err = exposed(c, r.addr)
+	}
+	return c, warnings, err
+}
+
 // hangup answers SIGHUP: it reads the settings again and follows them. Settings
-// with a mistake change nothing.
-func (n *node) hangup(load func() (*config.Config, config.Problems, error), cert *certificate) {
-	c, warnings, err := load()
+// with a mistake, or that are no safe replacement of those in force, change nothing.
+func (n *node) hangup(r *reloader, cert *certificate) {
+	c, warnings, err := r.load()
 	if problems, ok := errors.AsType[config.Problems](err); ok {
 		for _, p := range problems {
 			n.log.Error(p.Text, "where", p.Where, "key", p.Path)
@@ -221,6 +234,7 @@ func (n *node) hangup(load func() (*config.Config, config.Problems, error), cert
 		n.log.Error("the settings cannot be used; the last valid ones stay in force", "error", err)
 		return
 	}
+	r.Use(c)
 	n.metrics.configReloads.WithLabelValues("ok").Inc()
 	if len(restart) > 0 {
 		n.log.Warn("some settings have changed that take a restart", "keys", strings.Join(slices.Sorted(slices.Values(restart)), ", "))

@@ -104,6 +104,7 @@ func (u *upstreams) use(c *config.Config) (*serviceIdentity, clients, error) {
 
 func (u *upstreams) key(c *config.Config, id *serviceIdentity, h config.EventHandler) upstreamKey {
 	_, origin, _ := strings.Cut(u.node.endpoint(c), "://")
+	origin, _, _ = strings.Cut(origin, "/") // a host, whatever path the service is behind
 	k := upstreamKey{template: h.URLTemplate, origin: origin, calls: c.Limits.PendingEvents, resource: c.Resource(h)}
 	if k.resource != "" || len(h.Secrets()) > 0 {
 		k.identity = id

@@ -125,9 +125,15 @@ func engineLimits(c *config.Config) engine.Limits {
 		GroupsPerConnection: c.Limits.GroupsPerConnection,
 		PendingEvents:       c.Limits.PendingEvents,
 
-		MessageTimeout:       c.Limits.MessageTimeout,
-		TotalUnfinishedBytes: c.Limits.TotalUnfinishedBytes,
-		ControlRate:          c.Limits.ControlRate,
+		MessageTimeout:           c.Limits.MessageTimeout,
+		TotalUnfinishedBytes:     c.Limits.TotalUnfinishedBytes,
+		ControlRate:              c.Limits.ControlRate,
+		GroupBytesPerConnection:  c.Limits.GroupBytesPerConnection,
+		TotalGroupBytes:          c.Limits.TotalGroupBytes,
+		PendingEventBytes:        c.Limits.PendingEventBytes,
+		PendingEventBytesPerUser: c.Limits.PendingEventBytesPerUser,
+		PendingEventBytesPerHub:  c.Limits.PendingEventBytesPerHub,
+		TotalPendingEventBytes:   c.Limits.TotalPendingEventBytes,
 	}
 	if l.Connections == 0 {
 		l.Connections = maxConnections(fileLimit(), unauthenticatedConnections(c))
@@ -137,6 +143,12 @@ func engineLimits(c *config.Config) engine.Limits {
 	}
 	if quarter := outboundMemory(); l.TotalUnfinishedBytes == 0 && quarter > 0 {
 		l.TotalUnfinishedBytes = max(quarter/2, 2*l.MessageBytes)
+	}
+	if l.TotalGroupBytes == 0 {
+		l.TotalGroupBytes = outboundMemory() / 2
+	}
+	if l.TotalPendingEventBytes == 0 {
+		l.TotalPendingEventBytes = outboundMemory() / 2
 	}
 	return l
 }
@@ -154,6 +166,9 @@ func (n *node) use(c *config.Config) error {
 		hosts = append(hosts[:len(hosts):len(hosts)], u.Host)
 	}
 	if _, err := authn.NewHosts(hosts...); err != nil {
+		return err
+	}
+	if err := new(authn.Hosts).SetPath(publicPath(c)); err != nil {
 		return err
 	}
 	allowed, err := newOrigins(c)
@@ -175,7 +190,7 @@ func (n *node) use(c *config.Config) error {
 	if err := n.users.use(c); err != nil {
 		return err
 	}
-	if err := n.hosts.Set(hosts...); err != nil {
+	if err := errors.Join(n.hosts.Set(hosts...), n.hosts.SetPath(publicPath(c))); err != nil {
 		return err
 	}
 	if keys[0].IsZero() { // generated client tokens stem from some key
@@ -212,18 +227,19 @@ func (n *node) hub(name engine.HubName) *engine.HubOptions {
 // application servers, those that manage users, health. Those that are built anew take over from the next
 // request on; connections stay, since their lives hang on the engine.
 func (n *node) hang(c *config.Config) {
-	behind := proxies(c.TrustedProxies)
+	behind, now := proxies(c.TrustedProxies), n.settings.Load()
 
 	var servers []authn.Authorizer
-	if s := n.settings.Load().schemes; s != nil {
+	if s := now.schemes; s != nil {
 		servers = append(servers, s.servers) // knows its tokens by how they are signed
 	}
 	servers = append(servers, accesskey.NewServers(n.ring, n.hosts))
 	inward := rest.NewHandler(n.engine, grantingServers{authn.Servers(servers...)}, &rest.Options{
-		Fallback:       n.identities(c, n.discovery(n.users.Discovery(health(n.ready)))),
+		Fallback:       n.identities(c, n.published(c, health(n.ready))),
 		Tokens:         n.issuer,
 		PublicEndpoint: c.PublicEndpoint,
 		Origin:         forwardedOrigin,
+		AllowOrigin:    now.origins.allowsCaller,
 		PagingKey:      n.pagingKey,
 		Logger:         n.log.With("room", "rest"),
 		Observer:       n.metrics.rest(),
@@ -251,21 +267,23 @@ func (n *node) hang(c *config.Config) {
 		CertificateHeader:          websocket.CertificateHeader(c.ClientCertHeader),
 	})
 
-	doors := n.tracing.door(outer)
+	doors := stripPrefix(publicPath(c), n.tracing.door(outer))
 	n.doors.Store(&doors)
 }
 
 // identities returns the door of servers that manage users.
 func (n *node) identities(c *config.Config, fallback http.Handler) http.Handler {
+	now := n.settings.Load()
 	o := &rest.IdentityOptions{
-		Fallback: fallback,
-		Origin:   forwardedOrigin,
-		Limits:   c.Users.RateLimits.Limits(),
-		Logger:   n.log.With("room", "rest"),
-		Observer: n.metrics.rest(),
+		Fallback:    fallback,
+		Origin:      forwardedOrigin,
+		AllowOrigin: now.origins.allowsCaller,
+		Limits:      c.Users.RateLimits.Limits(),
+		Logger:      n.log.With("room", "rest"),
+		Observer:    n.metrics.rest(),
 	}
 	servers := []authn.Authorizer{accesskey.NewSigned(n.ring, &accesskey.SignedOptions{Skew: c.Users.ClockSkew, Hosts: n.hosts})}
-	if s := n.settings.Load().schemes; s != nil {
+	if s := now.schemes; s != nil {
 		servers, o.EntraUsers = append(servers, s.managers), grantingUsers{s.users}
 	}
 	return rest.NewIdentityHandler(n.users, grantingServers{authn.Servers(servers...)}, o)
@@ -350,7 +368,7 @@ func bounded(next http.Handler) http.Handler {
 // admission returns the listener of the doors, over l.
 func (n *node) admission(c *config.Config, l net.Listener, secure bool) *admission {
 	log := n.log.With("room", "http")
-	return newAdmission(l, admissionOptions{
+	a := newAdmission(l, admissionOptions{
 		Places: unauthenticatedPlaces(c, fileLimit()), Timeout: c.Limits.HandshakeTimeout, TLS: secure,
 		Trusts: func(a netip.Addr) bool { return proxies(n.settings.Load().config.TrustedProxies).trusts(a) },
 		Closed: func(remote net.Addr, rule, text string) {
@@ -358,6 +376,8 @@ func (n *node) admission(c *config.Config, l net.Listener, secure bool) *admissi
 			log.Info("closed a connection", "rule", rule, "remote", remote.String(), "error", text)
 		},
 	})
+	n.metrics.watchListener(a.unauthenticated)
+	return a
 }
 
 // httpServer returns the server of the doors. It goes with the listener front.
@@ -372,7 +392,8 @@ func (n *node) httpServer(c *config.Config, front *admission) *http.Server {
 		WriteTimeout:      grace + bodyTime, // a refusal may come as late as a connect handler's answer
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10, // a token may have 16 KiB
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: mostStreams},
-		ErrorLog:          n.httpErrors(n.log.With("room", "http")),
+		// A stream cannot end while its connection takes no bytes, nor can its handler.
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: mostStreams, WriteByteTimeout: bodyTime / 2},
+		ErrorLog: n.httpErrors(n.log.With("room", "http")),
 	}
 }

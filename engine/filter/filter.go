@@ -72,6 +72,7 @@ type GroupSet interface {
 // Filter is a parsed filter. It is immutable and safe for concurrent use.
 type Filter struct {
 	root *node
+	text string
 }
 
 // Parse reads and checks a filter. The check evaluates it for a connection
@@ -97,8 +98,11 @@ func Parse(text string) (*Filter, error) {
 	if err := check(root, text); err != nil {
 		return nil, err
 	}
-	return &Filter{root}, nil
+	return &Filter{root, text}, nil
 }
+
+// Text returns the text that [Parse] read.
+func (f *Filter) Text() string { return f.text }
 
 // Match reports whether the filter holds for s. Simple comparisons do not
 // allocate.

@@ -9,9 +9,13 @@ import (
 // The reason codes of MQTT 5.0 that this door sends or looks at (section 2.4).
 const (
 	codeSuccess             = 0x00
+	codeWithWill            = 0x04
+	codeNoSubscribers       = 0x10
+	codeNoSubscription      = 0x11
 	codeUnspecified         = 0x80
 	codeMalformed           = 0x81
 	codeProtocolError       = 0x82
+	codeImplementation      = 0x83
 	codeUnsupportedVersion  = 0x84
 	codeClientID            = 0x85
 	codeBadCredentials      = 0x86
@@ -23,6 +27,7 @@ const (
 	codeTakenOver           = 0x8e
 	codeFilterInvalid       = 0x8f
 	codeTopicInvalid        = 0x90
+	codeIDInUse             = 0x91
 	codeIDNotFound          = 0x92
 	codeReceiveMax          = 0x93
 	codeTopicAlias          = 0x94
@@ -66,7 +71,57 @@ var connackCodes = func() map[int]bool {
 	return set
 }()
 
-// requestCode is what an acknowledgement says about a request that failed.
+// sent says which reason codes a client may put into which packet (tables 3-4 to 3-7
+// and 3-10 of 5.0; of the last one those that a client sends).
+var sent = [16]map[byte]bool{
+	typePuback:  set(append(answers, codeSuccess, codeNoSubscribers)...),
+	typePubrec:  set(append(answers, codeSuccess, codeNoSubscribers)...),
+	typePubrel:  set(codeSuccess, codeIDNotFound),
+	typePubcomp: set(codeSuccess, codeIDNotFound),
+	typeDisconnect: set(codeSuccess, codeWithWill, codeUnspecified, codeMalformed, codeProtocolError, codeImplementation,
+		codeTopicInvalid, codeReceiveMax, codeTopicAlias, codePacketTooLarge, codeRateTooHigh, codeQuotaExceeded,
+		codeAdministrative, codeFormatInvalid),
+}
+
+// answers are the reason codes by which a PUBACK or a PUBREC refuses.
+var answers = []byte{
+	codeUnspecified, codeImplementation, codeNotAuthorized, codeTopicInvalid, codeIDInUse, codeQuotaExceeded, codeFormatInvalid,
+}
+
+func set(codes ...byte) map[byte]bool {
+	m := make(map[byte]bool, len(codes))
+	for _, c := range codes {
+		m[c] = true
+	}
+	return m
+}
+
+// closeReason is the reason code for a client whose WebSocket messages end the
+// connection with code.
+func closeReason(code engine.CloseCode) byte {
+	if code == engine.CloseTooLarge {
+		return codePacketTooLarge
+	}
+	return codeMalformed
+}
+
+// filterCode is what a SUBACK or an UNSUBACK says about a request that failed.
+func filterCode(kind byte, err error) byte {
+	switch engine.CodeOf(err) {
+	case engine.CodeForbidden:
+		return codeNotAuthorized
+	case engine.CodeInvalid:
+		return codeFilterInvalid
+	case engine.CodeTooLarge, engine.CodeUnavailable:
+		if kind == typeSubscribe {
+			return codeQuotaExceeded
+		}
+		return codeImplementation // an UNSUBACK has no closer word
+	}
+	return codeUnspecified
+}
+
+// requestCode is what a PUBACK or a PUBREC says about a request that failed.
 func requestCode(err error) byte {
 	switch engine.CodeOf(err) {
 	case engine.CodeForbidden:

@@ -103,9 +103,6 @@ func (d *Details) session(id string) *Details {
 
 // parted returns d after a DISCONNECT.
 func (d *Details) parted(byClient bool, code byte, user []Property) *Details {
-	if byClient && user == nil {
-		user = []Property{}
-	}
 	return &Details{
 		PhysicalConnectionID: d.PhysicalConnectionID, SessionID: d.SessionID,
 		InitiatedByClient: byClient, Disconnect: &Disconnect{Code: int(code), UserProperties: user},

@@ -25,7 +25,10 @@
 //   - QoS 0, 1 and 2 in both directions, as long as the session lives. A publication
 //     reaches a subscriber with the lesser of the QoS it was published with and the
 //     QoS that was granted.
-//   - Per publisher and subscriber, in order. A SUBACK follows the joins it tells of.
+//   - Per publisher and subscriber, in order; but a publication that is delivered with
+//     QoS 0 does not wait for those of QoS 1 and 2 that the client's receive maximum
+//     holds back, and no other packet does (5.0 section 4.9). A SUBACK follows the joins
+//     it tells of.
 //   - What is not there is refused, never ignored: wildcards, shared subscriptions,
 //     retained messages and topic aliases.
 //   - What a client can make the door hold is bounded: a packet by

@@ -7,8 +7,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/fanfare/fanfare/engine"
 	"github.com/fanfare/fanfare/transport/websocket"
@@ -136,10 +138,33 @@ func (k *knock) check() *refusal {
 		return refuse(codeClientID, "mqtt.clientId", "A client id has 1 to %d letters and digits; this one, of %d bytes, does not.", maxClientID, len(c.clientID))
 	case c.version == version311 && (c.keepAlive == 0 || c.keepAlive > maxKeepAlive):
 		return refuse(codeUnspecified, "mqtt.keepAlive", "The keep-alive of MQTT 3.1.1 is 1 to %d s here; this client asks for %d.", maxKeepAlive, c.keepAlive)
-	case c.properties.has(propAuthMethod) || c.properties.has(propAuthData):
+	case c.properties.has(propAuthData) && !c.properties.has(propAuthMethod):
+		return refuse(codeProtocolError, "mqtt.authentication", "The CONNECT has Authentication Data and no Authentication Method, which says what it is.")
+	case c.properties.has(propAuthMethod):
 		return refuse(codeAuthMethod, "mqtt.authentication", "There is no extended authentication here: prove yourself by a token in the handshake, or by user name and password.")
 	}
-	w := c.will
+	if r := k.checkSize(); r != nil {
+		return r
+	}
+	return c.will.check()
+}
+
+// checkSize refuses a client whose Maximum Packet Size is too small for the CONNACK
+// that accepts it (MQTT-3.1.2-24). Its user properties do not count: they are left out.
+func (k *knock) checkSize() *refusal {
+	most := int64(k.connect.properties.maxPacket)
+	if most == 0 {
+		return nil
+	}
+	id := engine.ConnID(newID()) // as long as the one that may be assigned
+	if n := len(k.connack(nil, false, id).append(nil, version5)); int64(n) > most {
+		return refuse(codeImplementation, "mqtt.maximumPacketSize", "The CONNACK has %d bytes, and the client's Maximum Packet Size is %d.", n, most)
+	}
+	return nil
+}
+
+// check applies the bounds of the service to a will; nil is none.
+func (w *will) check() *refusal {
 	if w == nil {
 		return nil
 	}
@@ -148,6 +173,8 @@ func (k *knock) check() *refusal {
 		return refuse(codeRetain, "mqtt.retain", "There are no retained messages here; the will asks to be one.")
 	case len(w.payload) > maxWillPayload:
 		return refuse(codePacketTooLarge, "mqtt.will", "The will has %d bytes, at most %d are allowed.", len(w.payload), maxWillPayload)
+	case w.properties.format == 1 && !utf8.Valid(w.payload):
+		return refuse(codeFormatInvalid, "mqtt.will", "The payload format indicator of the will says UTF-8, and its payload is not.")
 	case len(w.topic) > maxWillTopic || !publishable(w.topic) || strings.HasPrefix(w.topic, reserved):
 		return refuse(codeTopicInvalid, "mqtt.will", "The topic of a will has 1 to %d bytes and no wildcard, and does not begin with %s.", maxWillTopic, reserved)
 	}
@@ -163,7 +190,7 @@ func publishable(s string) bool { return s != "" && !strings.ContainsAny(s, "+#"
 // turnAway answers the CONNECT with a refusal.
 func (k *knock) turnAway(r *refusal) {
 	code, answer := r.code, &Answer{Reason: r.err.Message}
-	if k.connect.version != version5 {
+	if k.connect.form() != version5 {
 		code = returnCode(code)
 	}
 	k.goodbye(code, answer, r.err)
@@ -180,20 +207,30 @@ func (k *knock) turnAwayBy(err error) {
 }
 
 func (k *knock) goodbye(code byte, a *Answer, err error) {
-	c := &connack{code: code}
-	version := k.connect.version
-	if version == version5 {
-		if a.Reason != "" && len(a.Reason) <= maxReason {
-			c.properties = appendTextProperty(c.properties, propReason, a.Reason)
+	version := k.connect.form()
+	most := int(min(k.connect.properties.maxPacket, 1<<30))
+	for _, properties := range a.properties(version) {
+		packet := (&connack{code: code, properties: properties}).append(nil, version)
+		if most == 0 || len(packet) <= most {
+			k.guest.Refuse(err, packet, engine.CloseNormal, "")
+			return
 		}
-		c.properties = appendUser(c.properties, fitting(a.UserProperties))
-		if most := k.connect.properties.maxPacket; most > 0 && len(c.properties) > int(most)-16 {
-			c.properties = nil
-		}
-	} else {
-		version = version311 // what all understand
 	}
-	k.guest.Refuse(err, c.append(nil, version), engine.CloseNormal, "")
+	k.guest.Refuse(err, nil, engine.CloseTooLarge, "The CONNACK is larger than the client's Maximum Packet Size.")
+}
+
+// properties are those of a CONNACK that refuses, from all of them to none: the first
+// ones go with which the packet is within the client's Maximum Packet Size
+// (MQTT-3.2.2-19, MQTT-3.2.2-20).
+func (a *Answer) properties(version byte) [][]byte {
+	if version != version5 {
+		return [][]byte{nil}
+	}
+	var reason []byte
+	if a.Reason != "" && len(a.Reason) <= maxReason && encodable(a.Reason) {
+		reason = appendTextProperty(nil, propReason, a.Reason)
+	}
+	return [][]byte{appendUser(slices.Clip(reason), fitting(a.UserProperties)), reason, nil}
 }
 
 // maxReason bounds the text that goes into a packet as its reason.
@@ -242,7 +279,10 @@ func (k *knock) enter(ctx context.Context) error {
 		return err
 	}
 	answer, _ := a.Details().(*Answer)
-	s := &session{door: k.door, version: c.version, lasts: k.expiry() > 0, split: k.split, received: k.guest.Received()}
+	s := &session{
+		door: k.door, version: c.version, lasts: k.expiry() > 0, maxPacket: c.properties.maxPacket,
+		split: k.split, received: k.guest.Received(),
+	}
 	if !c.clean && c.clientID != "" {
 		recovery, err := a.Recover(ctx)
 		if err == nil {
@@ -295,11 +335,12 @@ func (k *knock) openOptions(s *session, answer *Answer, present bool, id engine.
 	if n := int(c.properties.receiveMax); n > 0 {
 		window = min(window, n)
 	}
-	window = max(1, window-s.state.waiting())
 	return &engine.OpenOptions{
 		Counted:  counts,
 		Encoding: websocket.Frames(encoder{c.version, c.properties.maxPacket}),
 		Window:   window,
+		// What it has of an earlier network connection and has not completed.
+		UnderWay: s.state.waiting(),
 		// Half as long again as the client promised (3.1.2.10). One that promised
 		// nothing is asked by the wire's own pings.
 		Silence:   time.Duration(c.keepAlive) * time.Second * 3 / 2,
@@ -331,12 +372,12 @@ func (k *knock) connack(answer *Answer, present bool, id engine.ConnID) *connack
 	}
 	p = append(p, propWildcards, 0, propSharedSubscribes, 0)
 	if answer != nil {
-		user := fitting(answer.UserProperties)
-		if most := c.properties.maxPacket; most == 0 || len(p)+userLen(user)+16 <= int(most) {
-			p = appendUser(p, user)
+		a.properties = appendUser(slices.Clip(p), fitting(answer.UserProperties))
+		if most := c.properties.maxPacket; most == 0 || int64(len(a.append(nil, version5))) <= int64(most) {
+			return a
 		}
 	}
-	a.properties = p
+	a.properties = p // without them (MQTT-3.2.2-20)
 	return a
 }
 

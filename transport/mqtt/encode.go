@@ -15,6 +15,7 @@ const name = "mqtt"
 // The topics that are not groups.
 const (
 	reserved     = "$webpubsub/"
+	sharedTopics = "$share/"
 	eventTopics  = reserved + "server/events/"
 	messageTopic = reserved + "server/messages"
 )
@@ -178,12 +179,16 @@ func topicOf(m *engine.Message) string {
 
 // largest is the most that m comes to with any membership.
 func (e encoder) largest(m *engine.Message) int {
-	const header, id, mine = 5, 2, 4 + 5 + 5
-	n := header + 2 + len(topicOf(m)) + id + len(m.Payload.Data)
+	const id, expiry, subscription = 2, 5, 5
+	n := 2 + len(topicOf(m)) + id + len(m.Payload.Data)
 	if e.version == version5 {
-		n += mine + sharedLen(m)
+		properties := subscription + sharedLen(m)
+		if !m.Expires.IsZero() {
+			properties += expiry
+		}
+		n += varintLen(properties) + properties
 	}
-	return n
+	return 1 + varintLen(n) + n
 }
 
 // appendMine appends the properties of a PUBLISH that are the connection's own, or
@@ -271,11 +276,7 @@ func (e encoder) AppendParting(dst []byte, m *engine.Message) ([]byte, engine.Cl
 		return dst, m.CloseCode, m.Text
 	}
 	if code, ok := partingCode(m); ok && e.version == version5 {
-		p := parting{code: code, reason: m.Text}
-		if most := int(e.maxPacket); len(p.reason) > maxReason || most > 0 && len(p.reason)+16 > most {
-			p.reason = ""
-		}
-		dst = p.append(dst, e.version)
+		dst = parting{code: code, reason: m.Text}.within(e.maxPacket).append(dst, e.version)
 	}
 	return dst, engine.CloseNormal, ""
 }
@@ -328,6 +329,13 @@ type results struct {
 	codes []byte
 }
 
+// size is the length of the packet, at most.
+func (r *results) size() int {
+	const id, properties = 2, 1
+	n := id + properties + len(r.codes)
+	return 1 + varintLen(n) + n
+}
+
 func (r *results) append(dst []byte, version byte) []byte {
 	body := binary.BigEndian.AppendUint16(nil, r.id)
 	switch {
@@ -350,6 +358,15 @@ func (pong) append(dst []byte, _ byte) []byte { return append(dst, typePingresp<
 type parting struct {
 	code   byte
 	reason string
+}
+
+// within returns p without its reason, if that is too long for a packet or for the
+// client's Maximum Packet Size (MQTT-3.14.2-3); 0 is none.
+func (p parting) within(maxPacket uint32) parting {
+	if len(p.reason) > maxReason || maxPacket > 0 && len(p.append(nil, version5)) > int(min(maxPacket, 1<<30)) {
+		p.reason = ""
+	}
+	return p
 }
 
 func (p parting) append(dst []byte, version byte) []byte {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -132,6 +133,46 @@ func TestEventsOfASession(t *testing.T) {
 	}
 }
 
+// An event whose handler fails when its client has left is not tried again, and
+// disconnected comes after it. A session that may be resumed has not ended.
+func TestDisconnectedIsTheLastEventOfASession(t *testing.T) {
+	for name, tc := range map[string]struct{ connect, connack string }{
+		"3.1.1": {"10 ( 'MQTT' 04 02 003c 'a' )", "20 ( 00 00 )"},
+		"5.0":   {"10 ( 'MQTT' 05 02 003c ( ) 'a' )", connack5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			gate := make(chan struct{})
+			s, posts := upstream(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("ce-eventName") == "e" {
+					<-gate
+					w.WriteHeader(http.StatusInternalServerError)
+				}
+			})
+			c := s.connect(t, engine.Identity{})
+			c.packets(tc.connect)
+			c.want(tc.connack)
+			await(t, posts, "connect")
+			await(t, posts, "connected")
+			properties := ""
+			if name == "5.0" {
+				properties = "( ) "
+			}
+			c.packets("32 ( '$webpubsub/server/events/e' 0001 " + properties + "'x' )")
+			await(t, posts, "e")
+			c.packets("e0 ( )")
+			c.want("close 1000")
+			close(gate)
+			await(t, posts, "disconnected")
+			if err := s.engine.Shutdown(soon(t)); err != nil {
+				t.Fatal(err)
+			}
+			if len(posts) > 0 {
+				t.Errorf("%s came behind disconnected", (<-posts).header.Get("ce-eventName"))
+			}
+		})
+	}
+}
+
 // How sessions end, in the disconnected event.
 func TestDisconnectedSays(t *testing.T) {
 	s, posts := upstream(t, func(http.ResponseWriter, *http.Request) {})
@@ -140,8 +181,10 @@ func TestDisconnectedSays(t *testing.T) {
 		server             bool
 		want               string
 	}{
-		{"3.1.1 takes its leave", "10 ( 'MQTT' 04 02 003c 'a' )", "e0 ( )", false, `{"initiatedByClient":true,"disconnectPacket":{"code":0,"userProperties":[]}}`},
-		{"5.0 takes its leave with a code", "10 ( 'MQTT' 05 02 003c ( ) 'a' )", "e0 ( 04 )", false, `{"initiatedByClient":true,"disconnectPacket":{"code":4,"userProperties":[]}}`},
+		{"3.1.1 takes its leave", "10 ( 'MQTT' 04 02 003c 'a' )", "e0 ( )", false, `{"initiatedByClient":true,"disconnectPacket":{"code":0,"userProperties":null}}`},
+		{"5.0 takes its leave", "10 ( 'MQTT' 05 02 003c ( ) 'a' )", "e0 ( )", false, `{"initiatedByClient":true,"disconnectPacket":{"code":0,"userProperties":null}}`},
+		{"5.0 takes its leave with properties", "10 ( 'MQTT' 05 02 003c ( ) 'a' )", "e0 ( 00 ( 1f 'bye' 26 'b' '' ) )", false, `{"initiatedByClient":true,"disconnectPacket":{"code":0,"userProperties":[{"name":"b","value":""}]}}`},
+		{"5.0 takes its leave with a code", "10 ( 'MQTT' 05 02 003c ( ) 'a' )", "e0 ( 04 )", false, `{"initiatedByClient":true,"disconnectPacket":{"code":4,"userProperties":null}}`},
 		{"5.0 breaks the protocol", "10 ( 'MQTT' 05 02 003c ( ) 'a' )", "f0 ( )", false, `{"initiatedByClient":false,"disconnectPacket":{"code":130,"userProperties":null}}`},
 		{"3.1.1 breaks the protocol", "10 ( 'MQTT' 04 02 003c 'a' )", "f0 ( )", false, `{"initiatedByClient":false,"disconnectPacket":null}`},
 		{"a server closes", "10 ( 'MQTT' 05 02 003c ( ) 'a' )", "", true, `{"initiatedByClient":false,"disconnectPacket":null}`},
@@ -314,4 +357,17 @@ func TestEventsInGo(t *testing.T) {
 	c.want("30 ( '$webpubsub/server/events/fail/failed' ( 26 'azure-status-code' '500' ) )")
 	c.packets("30 ( '$webpubsub/server/events/quiet' ( ) )")
 	c.want("30 ( '$webpubsub/server/events/quiet/succeeded' ( 26 'azure-status-code' '200' ) )")
+}
+
+// answering answers connect events by what *s says then: a status and a body.
+func answering(s *string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("ce-eventName") != "connect" {
+			return
+		}
+		status, body, _ := strings.Cut(*s, " ")
+		code, _ := strconv.Atoi(status)
+		w.WriteHeader(code)
+		io.WriteString(w, body)
+	}
 }

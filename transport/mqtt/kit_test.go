@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -173,6 +174,18 @@ func (c *client) want(notation string) {
 	c.t.Helper()
 	if err := c.check(notation); err != nil {
 		c.t.Fatal(err)
+	}
+}
+
+// wantDisconnect checks that the next frame is a DISCONNECT of the reason code, whose
+// Reason String says more.
+func (c *client) wantDisconnect(code string) {
+	c.t.Helper()
+	op, p, err := c.read()
+	// The fixed header, the code, the length of the properties, and their first.
+	said := regexp.MustCompile("^e0(?:[89a-f].)*[0-7]." + code + "(?:[89a-f].)*[0-7].1f")
+	if err != nil || op != ws.OpBinary || !said.MatchString(hex.EncodeToString(p)) {
+		c.t.Fatalf("got a frame of type %d, %x, %v; want a DISCONNECT of 0x%s with a Reason String", op, p, err, code)
 	}
 }
 

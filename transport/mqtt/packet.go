@@ -3,6 +3,7 @@ package mqtt
 import (
 	"encoding/binary"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -59,7 +60,7 @@ func violation(format string, args ...any) *fault {
 // holds nothing; while one is incomplete it holds what has arrived of it, never
 // room for what was announced.
 type splitter struct {
-	limit int // of what follows a packet's fixed header
+	limit int // of a packet, fixed header included
 	part  []byte
 	large bool // part is the end of something larger
 }
@@ -109,8 +110,8 @@ func (s *splitter) next(b []byte) (first byte, body, rest []byte, ok bool, bad *
 			if shift > 0 && b[i] == 0 {
 				return 0, nil, nil, false, malformed("a remaining length is not written in the fewest bytes")
 			}
-			if length > s.limit {
-				return 0, nil, nil, false, &fault{codePacketTooLarge, fmt.Sprintf("a packet has %d bytes behind its fixed header, %d are allowed", length, s.limit)}
+			if i+1+length > s.limit {
+				return 0, nil, nil, false, &fault{codePacketTooLarge, fmt.Sprintf("a packet has %d bytes, limits.messageBytes allows %d", i+1+length, s.limit)}
 			}
 			if i+1+length > len(b) {
 				return 0, nil, nil, false, nil
@@ -229,6 +230,15 @@ func (s *scanner) id() uint16 {
 	return v
 }
 
+// reason reads the reason code of a packet of the kind.
+func (s *scanner) reason(kind byte) byte {
+	c := s.byte()
+	if s.bad == nil && !sent[kind][c] {
+		s.fail(violation("a packet of type %d has the reason code 0x%02x", kind, c))
+	}
+	return c
+}
+
 // end reports the first mistake; bytes that are left are one.
 func (s *scanner) end() *fault {
 	if s.bad == nil && len(s.b) > 0 {
@@ -249,6 +259,17 @@ type connect struct {
 	password    []byte
 	will        *will
 	properties  properties
+}
+
+// form returns the version whose packets the client is answered in. One whose version
+// is not spoken here is told so in the nearest one: levels above 5 in 5.0, whose
+// CONNACK has room for a reason, those below in 3.1.1. The highest bit is not of the
+// level: bridges between servers set it.
+func (c *connect) form() byte {
+	if c.version&0x7f >= version5 {
+		return version5
+	}
+	return version311
 }
 
 // will is the will message of a CONNECT packet.
@@ -355,7 +376,7 @@ func parseAck(version, first byte, body []byte) (ack, *fault) {
 	s := &scanner{b: body}
 	a := ack{kind: first >> 4, id: s.id()}
 	if version == version5 && len(s.b) > 0 {
-		a.code = s.byte()
+		a.code = s.reason(a.kind)
 		if len(s.b) > 0 {
 			s.properties(a.kind)
 		}
@@ -397,6 +418,8 @@ func parseSubscribe(version byte, kind byte, body []byte) (*subscribe, *fault) {
 				reserved = 0xc0
 			}
 			switch {
+			case f.noLocal && version == version5 && strings.HasPrefix(f.topic, sharedTopics):
+				s.fail(violation("a shared subscription has the No Local option (MQTT-3.8.3-4)"))
 			case f.qos == 3 || o&reserved != 0:
 				s.fail(malformed("the options of a subscription are 0x%02x", o))
 			case version == version5 && o&0x30 == 0x30:
@@ -421,7 +444,7 @@ func parseDisconnect(version byte, body []byte) (disconnect, *fault) {
 	s := &scanner{b: body}
 	var d disconnect
 	if version == version5 && len(s.b) > 0 {
-		d.code = s.byte()
+		d.code = s.reason(typeDisconnect)
 		if len(s.b) > 0 {
 			d.properties = s.properties(typeDisconnect)
 		}

@@ -107,7 +107,7 @@ func Unmarshal(data []byte) (any, error) {
 func (st *state) plain() *plainSession {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	return &plainSession{ID: st.id, Held: sortedKeys(st.held), Released: sortedKeys(st.released), NoLocal: sortedKeys(st.noLocal)}
+	return &plainSession{ID: st.id, Held: sortedKeys(st.held), Released: slices.Clone(st.released), NoLocal: sortedKeys(st.noLocal)}
 }
 
 func (p *plainSession) state() *state {

@@ -29,7 +29,7 @@ type state struct {
 	mu       sync.Mutex
 	held     map[uint16]bool           // publications of QoS 2 that were taken and not released
 	underWay int                       // publications of QoS 1 that are not acknowledged
-	released map[uint16]bool           // deliveries of QoS 2 whose PUBREL is not answered
+	released []uint16                  // deliveries of QoS 2 whose PUBREL is not answered, in the order of the PUBRECs
 	noLocal  map[engine.GroupName]bool // groups whose messages of its own the client does not want
 }
 
@@ -84,16 +84,13 @@ func (st *state) release(id uint16) bool {
 func (st *state) received(id uint16) (fresh, bounded bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.released[id] {
+	if slices.Contains(st.released, id) {
 		return false, true
 	}
 	if len(st.released) >= maxInbound {
 		return false, false
 	}
-	if st.released == nil {
-		st.released = map[uint16]bool{}
-	}
-	st.released[id] = true
+	st.released = append(st.released, id)
 	return true, true
 }
 
@@ -101,16 +98,22 @@ func (st *state) received(id uint16) (fresh, bounded bool) {
 func (st *state) completed(id uint16) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	there := st.released[id]
-	delete(st.released, id)
-	return there
+	i := slices.Index(st.released, id)
+	if i < 0 {
+		return false
+	}
+	if st.released = slices.Delete(st.released, i, i+1); len(st.released) == 0 {
+		st.released = nil
+	}
+	return true
 }
 
-// unreleased returns the deliveries whose PUBREL is not answered, in order of id.
+// unreleased returns the deliveries whose PUBREL is not answered, in the order in which
+// they are sent again (MQTT-4.6.0-4).
 func (st *state) unreleased() []uint16 {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	return sortedKeys(st.released)
+	return slices.Clone(st.released)
 }
 
 func (st *state) waiting() int {
@@ -143,14 +146,15 @@ func (st *state) isNoLocal(g engine.GroupName) bool {
 // and the engine.
 type session struct {
 	// Fixed before the wire is read.
-	door     *door
-	version  byte
-	lasts    bool // the CONNECT asked for a session that outlives its wire
-	wire     transport.Wire
-	state    *state
-	received func(int)
-	conn     *engine.Conn
-	id       engine.WireID
+	door      *door
+	version   byte
+	lasts     bool   // the CONNECT asked for a session that outlives its wire
+	maxPacket uint32 // what the client takes, 0 for all
+	wire      transport.Wire
+	state     *state
+	received  func(int)
+	conn      *engine.Conn
+	id        engine.WireID
 
 	details atomic.Pointer[Details]
 	over    atomic.Bool // the logical connection has ended, or is another wire's
@@ -183,6 +187,7 @@ func (s *session) Wants() bool {
 	}
 	s.yielded = false
 	s.stopped.Store(false)
+	s.complete() // from now on a part of a packet is timed
 	return s.read(nil)
 }
 
@@ -262,6 +267,7 @@ func (s *session) resume() {
 		return
 	}
 	s.paused = false
+	s.complete()
 	if !s.read(nil) {
 		return
 	}
@@ -317,7 +323,7 @@ func (s *session) Gone(code engine.CloseCode, text string) {
 
 // Refuse implements [websocket.Session].
 func (s *session) Refuse(code engine.CloseCode, reason, detail string) {
-	s.end(codeMalformed, code, reason, detail)
+	s.end(closeReason(code), code, reason, detail)
 }
 
 // fail ends the connection because of f.
@@ -335,13 +341,16 @@ func (s *session) end(reason byte, code engine.CloseCode, text, detail string) {
 		return
 	}
 	c := s.conn
-	s.door.log.Info("disconnected an MQTT client that broke its protocol", "connection", c.ID(), "hub", c.Hub().Name(),
+	s.door.log.Info("disconnected an MQTT client that broke its protocol", "rule", "mqtt.protocol", "connection", c.ID(), "hub", c.Hub().Name(),
 		"reason", fmt.Sprintf("0x%02x", reason), "detail", detail)
+	if text == "" {
+		text = detail
+	}
 	if s.version == version5 {
 		c.SetDetails(s.details.Load().parted(false, reason, nil))
-		s.post(parting{code: reason})
+		s.post(parting{code: reason, reason: text}.within(s.maxPacket))
 	}
-	c.End(engine.EndProtocol, code, "", text)
+	c.EndOn(s.id, engine.EndProtocol, code, "", text)
 }
 
 // post sends a packet to the client.
@@ -377,7 +386,7 @@ func (s *session) packet(first byte, body []byte) (more bool, bad *fault) {
 		if bad != nil {
 			return true, bad
 		}
-		return s.subscribe(kind, p), nil
+		return s.subscribe(kind, p)
 	case typePingreq:
 		if len(body) > 0 {
 			return true, malformed("a PINGREQ has a body")
@@ -457,8 +466,11 @@ func (s *session) acknowledged(a ack) (news bool, _ *fault) {
 
 // subscribe carries out a SUBSCRIBE or an UNSUBSCRIBE. Its acknowledgement follows
 // the last of the joins.
-func (s *session) subscribe(kind byte, p *subscribe) (more bool) {
+func (s *session) subscribe(kind byte, p *subscribe) (more bool, bad *fault) {
 	r := &results{kind: kind + 1, id: p.id, codes: make([]byte, len(p.filters))}
+	if n := r.size(); s.maxPacket > 0 && int64(n) > int64(s.maxPacket) {
+		return true, &fault{codePacketTooLarge, fmt.Sprintf("the answer to %d topic filters has %d bytes, the client takes %d", len(p.filters), n, s.maxPacket)}
+	}
 	var left atomic.Int32
 	left.Store(int32(len(p.filters)) + 1)
 	done := func() {
@@ -474,20 +486,24 @@ func (s *session) subscribe(kind byte, p *subscribe) (more bool) {
 			done()
 			continue
 		}
+		q.OnLeave = func(member bool) {
+			if !member {
+				r.codes[i] = codeNoSubscription
+			}
+		}
+		before := s.state.isNoLocal(q.Group)
+		s.state.local(q.Group, kind == typeSubscribe && f.noLocal)
 		ok := s.conn.Do(q, func(err error) {
-			switch {
-			case err == nil:
-			case kind == typeSubscribe && engine.CodeOf(err) == engine.CodeInvalid:
-				r.codes[i] = codeFilterInvalid
-			default:
-				r.codes[i] = requestCode(err)
+			if err != nil { // nothing is kept of what was refused
+				s.state.local(q.Group, before)
+				r.codes[i] = filterCode(kind, err)
 			}
 			done()
 		})
 		more = more && ok
 	}
 	done()
-	return more
+	return more, nil
 }
 
 // membership returns the request that f comes to, and the code of its success; or no
@@ -498,9 +514,13 @@ func (s *session) membership(kind byte, f filter, id int) (*engine.Request, byte
 		granted = f.qos
 	}
 	switch {
-	case strings.HasPrefix(f.topic, "$share/"):
+	case !wellFormed(f.topic):
+		return nil, codeFilterInvalid
+	case kind == typeUnsubscribe && (strings.HasPrefix(f.topic, sharedTopics) || !publishable(f.topic)):
+		return nil, codeNoSubscription // there are none
+	case strings.HasPrefix(f.topic, sharedTopics):
 		return nil, codeSharedSubscriptions
-	case strings.ContainsAny(f.topic, "+#"):
+	case !publishable(f.topic):
 		return nil, codeWildcards
 	case strings.HasPrefix(f.topic, reserved):
 		return nil, granted // what is addressed to the client there reaches it anyway
@@ -509,11 +529,22 @@ func (s *session) membership(kind byte, f filter, id int) (*engine.Request, byte
 	if err != nil {
 		return nil, codeFilterInvalid
 	}
-	s.state.local(g, kind == typeSubscribe && f.noLocal)
 	if kind == typeUnsubscribe {
 		return &engine.Request{Op: engine.OpLeave, Group: g}, granted
 	}
 	return &engine.Request{Op: engine.OpJoin, Group: g, Membership: &subscription{qos: f.qos, id: id}}, granted
+}
+
+// wellFormed reports whether s can be a topic filter: its wildcards stand for whole
+// levels, and # for the last (4.7.1).
+func wellFormed(s string) bool {
+	levels := strings.Split(s, "/")
+	for i, level := range levels {
+		if len(level) > 1 && !publishable(level) || level == "#" && i < len(levels)-1 {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // publish carries out a PUBLISH.
@@ -535,7 +566,14 @@ func (s *session) publish(p *publish) (more bool, bad *fault) {
 		return true, nil
 	}
 	q, code := s.request(p)
-	if q == nil {
+	switch {
+	case q == nil && p.qos == 0: // which has no answer that could say so (3.3.2.1, 3.3.2.3.2)
+		detail := "a PUBLISH of QoS 0 has a topic that cannot be published to"
+		if code == codeFormatInvalid {
+			detail = "a PUBLISH of QoS 0 has a payload or content type of another format than it says"
+		}
+		return true, &fault{code, detail}
+	case q == nil:
 		s.answer(p.qos, p.id, code)
 		return true, nil
 	}
@@ -565,7 +603,7 @@ func (s *session) answer(qos byte, id uint16, code byte) {
 	}
 	s.state.settle(qos, id, code >= codeUnspecified)
 	if code >= codeUnspecified && s.version == version311 {
-		s.end(code, engine.ClosePolicy, "", "a PUBLISH was refused, which MQTT 3.1.1 has no packet for")
+		s.end(code, engine.ClosePolicy, "", fmt.Sprintf("a PUBLISH was refused (reason code 0x%02x), and MQTT 3.1.1 has no packet that says so", code))
 		return
 	}
 	kind := byte(typePuback)

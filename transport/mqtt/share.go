@@ -27,8 +27,8 @@ func (s *session) track(begin func(engine.WireID) *engine.Unfinished) {
 	s.partial.Hold(cap(s.split.part))
 }
 
-// complete ends the account: what split holds begins with a packet that is carried
-// out now. s.in is held.
+// complete ends the account: the packet that split's bytes begin with is carried out
+// now, or begins to be waited for. s.in is held.
 func (s *session) complete() {
 	if s.partial != nil {
 		s.partial.Done()

@@ -86,6 +86,9 @@ func (b *bodyReader) payload() (engine.Payload, error) {
 	if b.r.ContentLength > int64(b.limit) {
 		return engine.Payload{}, b.tooLarge()
 	}
+	if err := checkEncoding(b.r.Header); err != nil {
+		return engine.Payload{}, err
+	}
 	t, charset, err := contentType(b.r.Header)
 	if err != nil {
 		return engine.Payload{}, err
@@ -126,6 +129,25 @@ func notUTF8() error {
 
 func notJSON() error {
 	return engine.Errorf(engine.CodeInvalid, "rest.json", "The body is not a valid JSON: expected exactly one JSON value.")
+}
+
+// checkEncoding refuses a body with a content coding, such as gzip: nothing is decoded
+// here, and what is compressed would reach clients so. The reply says which coding
+// would pass (RFC 9110, sections 12.5.3 and 15.5.16).
+func checkEncoding(header http.Header) error {
+	for _, value := range header.Values("Content-Encoding") {
+		for coding := range strings.SplitSeq(value, ",") {
+			if coding = strings.TrimSpace(coding); coding == "" || strings.EqualFold(coding, "identity") {
+				continue
+			}
+			return &refusal{
+				status: http.StatusUnsupportedMediaType, encodings: "identity",
+				err: engine.Errorf(engine.CodeInvalid, "rest.contentEncoding",
+					"The Content-Encoding %s is not supported: expected a body without one, or identity.", excerpt(coding)),
+			}
+		}
+	}
+	return nil
 }
 
 // contentType reads the Content-Type header. None means binary. A nil charset is
@@ -183,6 +205,9 @@ func (b *bodyReader) bulk() ([]engine.GroupName, string, error) {
 	if b.r.ContentLength > int64(b.limit) {
 		return nil, "", b.tooLarge()
 	}
+	if err := checkEncoding(b.r.Header); err != nil {
+		return nil, "", err
+	}
 	value := b.r.Header.Get("Content-Type")
 	t, charset, err := contentType(b.r.Header)
 	if err != nil {
@@ -230,5 +255,5 @@ func (b *bodyReader) bulk() ([]engine.GroupName, string, error) {
 	if in.Filter == nil || *in.Filter == "" {
 		return groups, "", nil
 	}
-	return groups, *in.Filter, checkFilter(*in.Filter)
+	return groups, *in.Filter, nil // which the engine judges
 }

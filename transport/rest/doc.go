@@ -24,7 +24,7 @@
 // Requests are judged in one order, so that an error always names the first
 // thing wrong: path and method, api-version, path parameters and
 // messageTtlSeconds, credentials and permission, the other query parameters
-// (filter among them), length, content type, body, metadata. A request that was
+// (filter among them), length, content encoding, content type, body, metadata. A request that was
 // refused has changed nothing, and a stranger's body is not read unless the
 // authorizer asks for its hash.
 //
@@ -35,11 +35,24 @@
 //
 // # Names in paths
 //
-// Path segments are percent-decoded once, except that %2F stays as it was
-// written. "..", "." and empty segments are names like any other: the handler
-// must not stand behind an http.ServeMux or anything else that cleans paths.
+// Each segment of a path is percent-decoded once: groups/home%2Ftemp is the group
+// home/temp, and groups/home%252Ftemp the group home%2Ftemp. "..", "." and empty
+// segments are names like any other: the handler must not stand behind an
+// http.ServeMux or anything else that cleans paths.
+//
+// # Pages of other origins
+//
+// Pages whose origin AllowOrigin lets through may call both handlers from a browser:
+// preflights are answered before credentials are looked at, and refusals can be read as
+// replies can. Cookies and client certificates are not allowed (no
+// Access-Control-Allow-Credentials). Of others a preflight is refused with 403; what
+// they send without one is judged by its credentials alone, and its reply cannot be read.
 //
 // # Caveats
+//
+// Bodies are taken as they are: a request whose Content-Encoding is gzip, or anything
+// but identity, is answered with 415 and the header Accept-Encoding: identity. That
+// holds for the identity API, too.
 //
 // A body over the limit is refused with 400 and a chunked one is accepted up to
 // the limit. Text that is not valid in its charset is refused, never mended,
@@ -61,9 +74,10 @@
 // A body is read strictly: it is one JSON object, no member comes twice, and
 // nothing is converted. Ids of Entra ID are UUIDs, compared without regard to case.
 //
-// Who exchanges a token for the Teams extension is no server: its own token, proven
-// by [EntraUsers], is the credential, and must have been issued through a client
-// application that the user's assignment names.
+// Who exchanges a token for the Teams extension, or at /access/entra/, is no server: its
+// own token, proven by [EntraUsers], is the credential, and must have been issued through
+// a client application that the user's assignment names. The two exchanges differ in the
+// scopes of Entra ID that they know.
 //
 // Errors have the shape {"error":{"code","message","target","innererror"}}.
 // innererror holds the name of the rule that refused, and what it saw and what

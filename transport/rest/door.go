@@ -32,10 +32,12 @@ type door struct {
 	auth     Authorizer
 	fallback http.Handler
 	origin   func(*http.Request) (scheme, host string)
-	maxBody  int
-	tooLarge string // the rule that a larger body breaks
-	logger   *slog.Logger
-	observer Observer
+	// allowOrigin tells whether pages of an origin may call; nil: none may.
+	allowOrigin func(origin string) bool
+	maxBody     int
+	tooLarge    string // the rule that a larger body breaks
+	logger      *slog.Logger
+	observer    Observer
 }
 
 func (d *door) setDefaults(maxBody int) {

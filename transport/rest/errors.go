@@ -46,11 +46,22 @@ type refusal struct {
 	err        *engine.Error
 	status     int
 	allow      string // the Allow header
+	encodings  string // the Accept-Encoding header
 	retryAfter int    // the Retry-After header, in seconds
 
 	// Of the identity API: what it says in place of its code for the status, and of
 	// the error's message. Empty means these.
 	code, words string
+}
+
+// setHeader sets the headers that say what would pass.
+func (e *refusal) setHeader(h http.Header) {
+	if e.allow != "" {
+		h.Set("Allow", e.allow)
+	}
+	if e.encodings != "" {
+		h.Set("Accept-Encoding", e.encodings)
+	}
 }
 
 func (e *refusal) Error() string { return e.err.Error() }
@@ -94,9 +105,7 @@ func (c *call) fail(err error) int {
 	switch {
 	case errors.As(err, &r):
 		status, body.Code = r.status, ""
-		if r.allow != "" {
-			c.w.Header().Set("Allow", r.allow)
-		}
+		r.setHeader(c.w.Header())
 	case c.gone(err):
 		status = statusGone
 	case e.Code == engine.CodeNotFound:

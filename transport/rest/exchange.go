@@ -58,17 +58,27 @@ func parseEntraID(name, s string) (string, error) {
 	return strings.ToLower(s), nil
 }
 
-// entraScopes are what the scopes of Entra tokens become. Those of the Teams extension that
-// are published today are about calls alone.
-var entraScopes = []struct{ entra, scope string }{
+// entraScope is a scope of Entra tokens, and what it becomes.
+type entraScope struct{ entra, scope string }
+
+// teamsScopes are those of https://auth.msft.communication.azure.com. Those of the Teams
+// extension that are published today are about calls alone.
+var teamsScopes = []entraScope{
 	{"Teams.ManageChats", "chat"}, {"TeamsExtension.ManageChats", "chat"},
 	{"Teams.ManageCalls", "voip"}, {"TeamsExtension.ManageCalls", "voip"},
 }
 
+// clientScopes are those of https://communication.azure.com/clients, which bear the names
+// of what they become.
+var clientScopes = []entraScope{
+	{"Chat", "chat"}, {"Chat.Join", "chat.join"}, {"Chat.Join.Limited", "chat.join.limited"},
+	{"VoIP", "voip"}, {"VoIP.Join", "voip.join"},
+}
+
 // exchange issues a token that ends with the Entra token, or after a day if that is sooner.
-func (c *identityCall) exchange(u *entraUser) (engine.UserID, *accessToken, error) {
+func (c *identityCall) exchange(u *entraUser, table []entraScope) (engine.UserID, *accessToken, error) {
 	var scopes, known []string
-	for _, s := range entraScopes {
+	for _, s := range table {
 		known = append(known, s.entra)
 		if slices.Contains(u.scopes, s.entra) && !slices.Contains(scopes, s.scope) {
 			scopes = append(scopes, s.scope)
@@ -130,12 +140,20 @@ func exchangeTeamsUser(c *identityCall) (any, error) {
 	if !strings.EqualFold(object, u.object) {
 		return nil, invalid("userId", "The body's userId is %s, expected the token's oid, %s.", excerpt(object), u.object)
 	}
-	_, issued, err := c.exchange(u)
+	_, issued, err := c.exchange(u, teamsScopes)
 	return orNil(issued, err)
 }
 
 // exchangeTeamsExtension is for users themselves, where they are assigned.
-func exchangeTeamsExtension(c *identityCall) (any, error) {
+func exchangeTeamsExtension(c *identityCall) (any, error) { return c.exchangeOwn(teamsScopes) }
+
+// exchangeEntra is the same for the scopes that SDKs ask for unless told otherwise. The
+// service keeps assignments of its own for it, and lists them, which the users here
+// cannot be; those of the Teams extension count instead.
+func exchangeEntra(c *identityCall) (any, error) { return c.exchangeOwn(clientScopes) }
+
+// exchangeOwn issues a token to the user whose own token the request shows.
+func (c *identityCall) exchangeOwn(table []entraScope) (any, error) {
 	// Members are for versions to come; whether it is an object at all is not.
 	if _, err := c.body.object(); err != nil {
 		return nil, err
@@ -149,7 +167,7 @@ func exchangeTeamsExtension(c *identityCall) (any, error) {
 			"The object %s of the tenant %s has no assignment that names the client application %s, through which its token was issued.",
 			c.user.object, c.user.tenant, c.user.app)
 	}
-	id, issued, err := c.exchange(c.user)
+	id, issued, err := c.exchange(c.user, table)
 	if err != nil {
 		return nil, err
 	}

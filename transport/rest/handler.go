@@ -45,13 +45,17 @@ type Options struct {
 	// addressed. A caller who trusts a proxy looks into its headers here.
 	// Default: by whether the request came over TLS, and its Host header.
 	Origin func(*http.Request) (scheme, host string)
+	// AllowOrigin tells whether pages of an origin, such as https://app.example.com,
+	// may send requests and read the replies (CORS). Default: none may.
+	AllowOrigin func(origin string) bool
 	// MaxBody is the largest body in bytes. Default: the engine's limit for one
 	// message.
 	MaxBody int
 	// PagingKey authenticates continuation tokens. Nodes that serve one
 	// endpoint share it. Default: random, so that tokens end with the process.
 	PagingKey []byte
-	// Logger gets one line for each refusal and failure. Default: discard.
+	// Logger gets one line for each refusal and failure; see transport/sampling for a
+	// bound on them. Default: discard.
 	Logger *slog.Logger
 	// Observer is told what metrics count.
 	Observer Observer
@@ -79,7 +83,7 @@ func NewHandler(e *engine.Engine, auth Authorizer, o *Options) *Handler {
 	}
 	h := &Handler{
 		door: door{
-			auth: auth, fallback: o.Fallback, origin: o.Origin, maxBody: o.MaxBody, tooLarge: "limits.messageBytes",
+			auth: auth, fallback: o.Fallback, origin: o.Origin, allowOrigin: o.AllowOrigin, maxBody: o.MaxBody, tooLarge: "limits.messageBytes",
 			logger: o.Logger, observer: o.Observer,
 		},
 		engine: e, tokens: o.Tokens, endpoint: strings.TrimRight(o.PublicEndpoint, "/"),
@@ -111,7 +115,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	c := &call{request: h.door.request(w, r, path), h: h}
 	var status int
-	if reply, err := c.serve(); err != nil {
+	if asked, err := c.crossOrigin(); err != nil {
+		status = c.fail(err)
+	} else if asked {
+		status = c.reply(http.StatusNoContent, nil)
+	} else if reply, err := c.serve(); err != nil {
 		status = c.fail(err)
 	} else {
 		status = c.reply(c.op.success, reply)

@@ -62,11 +62,14 @@ type IdentityOptions struct {
 	EntraUsers EntraUsers
 	// Origin returns the scheme and host that a request addressed, as in [Options].
 	Origin func(*http.Request) (scheme, host string)
+	// AllowOrigin tells whose pages may send requests and read the replies, as in [Options].
+	AllowOrigin func(origin string) bool
 	// MaxBody is the largest body in bytes. Default: 64 KiB.
 	MaxBody int
 	// Limits are how many requests are carried out.
 	Limits IdentityLimits
-	// Logger gets one line for each refusal and failure. Default: discard.
+	// Logger gets one line for each refusal and failure; see transport/sampling for a
+	// bound on them. Default: discard.
 	Logger *slog.Logger
 	// Observer is told what metrics count.
 	Observer Observer
@@ -93,7 +96,7 @@ func NewIdentityHandler(users Users, auth Authorizer, o *IdentityOptions) *Ident
 	}
 	h := &IdentityHandler{
 		door: door{
-			auth: auth, fallback: o.Fallback, origin: o.Origin, maxBody: o.MaxBody, tooLarge: "rest.bodyBytes",
+			auth: auth, fallback: o.Fallback, origin: o.Origin, allowOrigin: o.AllowOrigin, maxBody: o.MaxBody, tooLarge: "rest.bodyBytes",
 			logger: o.Logger, observer: o.Observer,
 		},
 		users: users, entra: o.EntraUsers, limits: o.Limits.limiters(),
@@ -129,8 +132,11 @@ func (h *IdentityHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	echoRequestID(w.Header(), r.Header)
 
 	c := &identityCall{request: h.door.request(w, r, path), h: h}
-	reply, err := c.serve()
-	if err != nil {
+	if asked, err := c.crossOrigin(); err != nil {
+		c.status = c.fail(err)
+	} else if asked {
+		c.status = c.reply(http.StatusNoContent, nil)
+	} else if reply, err := c.serve(); err != nil {
 		c.status = c.fail(err)
 	} else {
 		c.reply(c.status, reply)
@@ -154,12 +160,13 @@ const (
 	lifetimeVersion       = "2022-10-01" // expiresInMinutes
 	joinScopesVersion     = "2023-10-01" // chat.join, chat.join.limited, voip.join
 	customIDVersion       = "2025-03-02-preview"
+	entraVersion          = customIDVersion
 	teamsExtensionVersion = "2025-06-30"
 )
 
 // identityVersions are all versions of the identity API that are served, the latest
-// last. Of the preview it is customId alone that the stable versions have not: its other
-// operations would list what users' stores cannot list.
+// last. Of the preview, customId and the exchange of Entra tokens are served, which no
+// stable version has: its other operations would list what users' stores cannot list.
 var identityVersions = []string{
 	firstVersion, teamsUserVersion, lifetimeVersion, joinScopesVersion, customIDVersion, teamsExtensionVersion,
 	"2026-07-22", "2026-09-23",
@@ -231,7 +238,7 @@ func (c *identityCall) parseVersion() error {
 		return invalid(apiVersion.name, "The api-version is missing: expected one of %s.", c.op.versions())
 	case !slices.Contains(identityVersions, v):
 		return invalid(apiVersion.name, "The api-version %s is not supported: expected one of %s.", excerpt(v), c.op.versions())
-	case v < c.op.since:
+	case !c.op.has(v):
 		return invalid(apiVersion.name, "The api-version %s does not have %s: expected one of %s.", v, c.op.name, c.op.versions())
 	}
 	c.version = v
@@ -249,7 +256,7 @@ func (c *identityCall) parseNames(rt *route[identityOperation], values []string)
 		case "id":
 			// Which spellings an id can have is for the users to know.
 			if c.id, err = engine.ParseUserID(v); err != nil {
-				return invalid(name, "The id %s is not valid: expected 1 to %d characters of UTF-8, not only white space.", excerpt(v), engine.MaxUserID)
+				return invalid(name, "The id %s is not valid: expected 1 to %d characters of UTF-8, not only white space, without control characters.", excerpt(v), engine.MaxUserID)
 			}
 		case "tenantId":
 			c.tenant, err = parseEntraID(name, v)

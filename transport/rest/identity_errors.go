@@ -63,9 +63,7 @@ func (c *identityCall) fail(err error) int {
 		if r.words != "" {
 			body.Message = r.words
 		}
-		if r.allow != "" {
-			c.w.Header().Set("Allow", r.allow)
-		}
+		r.setHeader(c.w.Header())
 	case c.gone(err):
 		status = statusGone
 	case e.Code == engine.CodeNotFound:

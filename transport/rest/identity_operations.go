@@ -22,10 +22,21 @@ type identityOperation struct {
 	run     func(*identityCall) (any, error)
 }
 
+// has reports whether a version has the operation. No stable version has what a preview
+// brought.
+func (op *identityOperation) has(version string) bool {
+	return version == op.since || version > op.since && !strings.HasSuffix(op.since, "-preview")
+}
+
 // versions lists the versions that have the operation.
 func (op *identityOperation) versions() string {
-	i := slices.Index(identityVersions, op.since)
-	return strings.Join(identityVersions[i:], ", ")
+	var all []string
+	for _, v := range identityVersions {
+		if op.has(v) {
+			all = append(all, v)
+		}
+	}
+	return strings.Join(all, ", ")
 }
 
 const (
@@ -46,6 +57,7 @@ var identityOperations = []identityOperation{
 		teamsUserVersion, exchangeTeamsUser},
 	{"TeamsExtension_ExchangeToken", "POST", "/access/teamsExtension/:exchangeAccessToken", "", limitTeamsExtension, 200, noIdentity,
 		teamsExtensionVersion, exchangeTeamsExtension},
+	{"Entra_ExchangeToken", "POST", "/access/entra/:exchangeAccessToken", "", limitEntra, 200, noIdentity, entraVersion, exchangeEntra},
 
 	{"TeamsExtension_GetAssignment", "GET", assignmentPath, engine.ActionIdentityRead, limitAssign, 200, noAssignment, teamsExtensionVersion, getAssignment},
 	{"TeamsExtension_UpsertAssignment", "PUT", assignmentPath, engine.ActionIdentityWrite, limitAssign, 200, noAssignment, teamsExtensionVersion, putAssignment},

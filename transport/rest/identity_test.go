@@ -328,17 +328,28 @@ func TestIdentityCustomID(t *testing.T) {
 	}
 }
 
+type identityLine struct{ line, since string }
+
 // identityLines are all operations, and the versions that brought them.
-var identityLines = []struct{ line, since string }{
+var identityLines = []identityLine{
 	{"POST /identities", "2021-03-07"},
 	{"DELETE /identities/8:acs:x", "2021-03-07"},
 	{"POST /identities/8:acs:x/:issueAccessToken", "2021-03-07"},
 	{"POST /identities/8:acs:x/:revokeAccessTokens", "2021-03-07"},
 	{"POST /teamsUser/:exchangeAccessToken", "2022-06-01"},
 	{"POST /access/teamsExtension/:exchangeAccessToken", "2025-06-30"},
+	{"POST /access/entra/:exchangeAccessToken", "2025-03-02-preview"},
 	{"GET /access/teamsExtension/tenants/" + tenant + "/assignments/" + ann, "2025-06-30"},
 	{"PUT /access/teamsExtension/tenants/" + tenant + "/assignments/" + ann, "2025-06-30"},
 	{"DELETE /access/teamsExtension/tenants/" + tenant + "/assignments/" + ann, "2025-06-30"},
+}
+
+// latest is the last version that has the operation.
+func (l identityLine) latest() string {
+	if strings.HasSuffix(l.since, "-preview") {
+		return l.since
+	}
+	return "2026-09-23"
 }
 
 // Which version has which operation.
@@ -348,7 +359,7 @@ func TestIdentityVersions(t *testing.T) {
 		for _, version := range []string{"2021-03-07", "2022-06-01", "2022-10-01", "2023-10-01", "2025-03-02-preview", "2025-06-30", "2026-07-22", "2026-09-23"} {
 			r := s.do(tt.line+"?api-version="+version, "")
 			unsupported := r.status == 400 && strings.Contains(r.body, "UnsupportedApiVersion")
-			if unsupported != (version < tt.since) {
+			if unsupported != (version < tt.since || strings.Contains(tt.since, "preview") && version > tt.since) {
 				t.Errorf("%s of %s: %d %s", tt.line, version, r.status, r.body)
 			}
 			if unsupported {
@@ -357,7 +368,7 @@ func TestIdentityVersions(t *testing.T) {
 				}
 			}
 		}
-		if r := s.do(tt.line+"?API-Version=2026%2D09-23&other=%20", ""); strings.Contains(r.body, "rest.api-version") {
+		if r := s.do(tt.line+"?API-Version="+strings.Replace(tt.latest(), "-", "%2D", 1)+"&other=%20", ""); strings.Contains(r.body, "rest.api-version") {
 			t.Errorf("%s: %s", tt.line, r.body)
 		}
 	}
@@ -384,7 +395,7 @@ func TestIdentityUnknownVersion(t *testing.T) {
 	}
 }
 
-// An id in a path may have its colons escaped or not, and keeps its %2F.
+// An id in a path may have its colons escaped or not, and is decoded once.
 func TestIdentityIDsInPaths(t *testing.T) {
 	s := startIdentity(t, nil)
 	for _, tt := range []struct{ segment, id string }{
@@ -403,7 +414,7 @@ func TestIdentityIDsInPaths(t *testing.T) {
 		s.must(204, nil, "POST /identities/"+segment+"/%3ArevokeAccessTokens", "")
 		s.must(204, nil, "DELETE /identities/"+segment, "")
 	}
-	for segment, id := range map[string]string{"a%2Fb": `"a%2Fb"`, "a%2fb": `"a%2fb"`, "a%20b": `"a b"`, "..": `".."`, "a%252Fb": `"a%2Fb"`, ":issueAccessToken": `":issueAccessToken"`} {
+	for segment, id := range map[string]string{"a%2Fb": `"a/b"`, "a%2fb": `"a/b"`, "a%20b": `"a b"`, "..": `".."`, "a%252Fb": `"a%2Fb"`, ":issueAccessToken": `":issueAccessToken"`} {
 		f := s.must(400, nil, "POST /identities/"+segment+"/:issueAccessToken", `{"scopes":["chat"]}`).failure(t)
 		if f.Code != "ValidationError" || f.Target != "id" || f.Inner.Code != "user.id" || !strings.Contains(f.Message, id) {
 			t.Errorf("%s: %+v", segment, f)
@@ -429,7 +440,8 @@ func TestIdentityRefusals(t *testing.T) {
 		{"GET /identities/8:acs:x" + preview, "", nil, 405, "MethodNotAllowed", "", "rest.method", "DELETE"},
 		{"PATCH " + assignment, "", nil, 405, "MethodNotAllowed", "", "rest.method", "GET, PUT, DELETE"},
 		{"POST /identities/8:acs:x/:other", "", nil, 404, "NotFound", "", "rest.path", "/identities/8:acs:x/:other"},
-		{"POST /access/entra/:exchangeAccessToken" + preview, "", nil, 404, "NotFound", "", "rest.path", "identity API"},
+		{"POST /access/entra/:exchangeAccessToken", "", nil, 400, "UnsupportedApiVersion", "api-version", "rest.api-version", "does not have Entra_ExchangeToken: expected one of 2025-03-02-preview."},
+		{"GET /access/entra/assignments" + preview, "", nil, 404, "NotFound", "", "rest.path", "identity API"},
 		{"POST /identities//a/b/c/d/e/f/g", "", nil, 404, "NotFound", "", "rest.path", ""},
 		{"POST /identities?api-version=2026-09-23&%zz", "", nil, 400, "ValidationError", "", "rest.query", "%zz"},
 		{"DELETE /identities/", "", nil, 400, "ValidationError", "id", "rest.id", "1 to 1024 characters"},
@@ -641,16 +653,32 @@ func TestTeamsUserExchange(t *testing.T) {
 	})
 }
 
-func TestTeamsExtensionExchange(t *testing.T) {
+// A user exchanges its own token where an assignment lets it.
+func TestUsersExchangeTheirTokens(t *testing.T) {
+	for _, tt := range []struct {
+		line, others string   // and a scope of the other exchange
+		asked, want  []string // scopes
+	}{
+		{"POST /access/teamsExtension/:exchangeAccessToken?api-version=2025-06-30", "VoIP", []string{"TeamsExtension.ManageCalls"}, []string{"voip"}},
+		{"POST /access/entra/:exchangeAccessToken?api-version=2025-03-02-preview", "Teams.ManageChats", []string{"VoIP"}, []string{"voip"}},
+		{
+			"POST /access/entra/:exchangeAccessToken?api-version=2025-03-02-preview", "TeamsExtension.ManageCalls",
+			[]string{"User.Read", "Chat", "Chat.Join", "Chat.Join.Limited", "VoIP", "VoIP.Join"}, []string{"chat", "chat.join", "chat.join.limited", "voip", "voip.join"},
+		},
+	} {
+		t.Run(strings.Join(tt.asked, " "), func(t *testing.T) { testExchange(t, tt.line, tt.others, tt.asked, tt.want) })
+	}
+}
+
+func testExchange(t *testing.T, line, others string, asked, want []string) {
 	synctest.Test(t, func(t *testing.T) {
 		p := entra{
-			"ann":   entraUser(time.Hour, "TeamsExtension.ManageCalls"),
-			"other": entraUser(time.Hour, "TeamsExtension.ManageCalls"),
-			"reads": entraUser(time.Hour, "User.Read"),
+			"ann":   entraUser(time.Hour, asked...),
+			"other": entraUser(time.Hour, asked...),
+			"reads": entraUser(time.Hour, "User.Read", others),
 		}
 		p["other"].Claims["appid"] = []string{ann}
 		s := startIdentity(t, &rest.IdentityOptions{EntraUsers: p})
-		const line = "POST /access/teamsExtension/:exchangeAccessToken?api-version=2025-06-30"
 		put := func(body string) {
 			t.Helper()
 			if r := s.do("PUT /access/teamsExtension/tenants/"+strings.ToUpper(tenant)+"/assignments/"+strings.ToUpper(ann), body); r.status > 201 {
@@ -688,7 +716,7 @@ func TestTeamsExtensionExchange(t *testing.T) {
 			s.must(200, &c, line, body, "Authorization: bearer ann")
 			proof, ok := s.users.standing(t, c.AccessToken.Token)
 			if !ok || string(proof.id) != c.Identity.ID || proof.id != s.users.names["entra/"+tenant+"/"+ann] ||
-				!slices.Equal(proof.scopes, []string{"voip"}) || proof.lifetime != time.Hour {
+				!slices.Equal(proof.scopes, want) || proof.lifetime != time.Hour {
 				t.Errorf("%q: %+v %+v", body, c, proof)
 			}
 		}
@@ -703,10 +731,11 @@ func TestTeamsExtensionExchange(t *testing.T) {
 func TestExchangeWithoutEntra(t *testing.T) {
 	h := rest.NewIdentityHandler(newUsers(), &authorizer{}, nil)
 	for target, body := range map[string]string{
-		"/teamsUser/:exchangeAccessToken":             `{"token":"ann","appId":"` + app + `","userId":"` + ann + `"}`,
-		"/access/teamsExtension/:exchangeAccessToken": "{}",
+		"/teamsUser/:exchangeAccessToken?api-version=2026-09-23":             `{"token":"ann","appId":"` + app + `","userId":"` + ann + `"}`,
+		"/access/teamsExtension/:exchangeAccessToken?api-version=2026-09-23": "{}",
+		"/access/entra/:exchangeAccessToken?api-version=2025-03-02-preview":  "{}",
 	} {
-		r := httptest.NewRequest("POST", target+"?api-version=2026-09-23", strings.NewReader(body))
+		r := httptest.NewRequest("POST", target, strings.NewReader(body))
 		r.Header.Set("Authorization", "Bearer owner")
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)

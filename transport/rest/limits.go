@@ -20,7 +20,7 @@ type IdentityLimits struct {
 	Issue           int // default 1000
 	Delete          int // default 500
 	Revoke          int // default 500
-	Exchange        int // for Teams users, and as much for the Teams extension; default 500
+	Exchange        int // for Teams users, and as much for the Teams extension and for Entra users; default 500
 	Assign          int // all operations on assignments, for which the service names no number; default 500
 }
 
@@ -39,6 +39,7 @@ const (
 	limitRevoke
 	limitTeamsUser
 	limitTeamsExtension
+	limitEntra
 	limitAssign
 )
 
@@ -54,6 +55,7 @@ func (o *IdentityLimits) limiters() limiters {
 		limitRevoke:          newLimiter(o.Revoke, 500),
 		limitTeamsUser:       newLimiter(o.Exchange, 500),
 		limitTeamsExtension:  newLimiter(o.Exchange, 500),
+		limitEntra:           newLimiter(o.Exchange, 500),
 		limitAssign:          newLimiter(o.Assign, 500),
 	}
 }

@@ -18,6 +18,9 @@ type object map[string]json.RawMessage
 // whatever its Content-Type; a body without a Content-Type is taken for JSON. A member
 // that comes twice is refused: which of the two was meant is anyone's guess.
 func (b *bodyReader) object() (object, error) {
+	if err := checkEncoding(b.r.Header); err != nil {
+		return nil, err
+	}
 	p, err := b.all()
 	if err != nil || len(p) == 0 {
 		return nil, err

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"encoding/json"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -147,8 +148,10 @@ func TestIdentityOperationsAreThoseOfTheDescription(t *testing.T) {
 			}
 		}
 	}
-	if described != 9 || len(identityOperations) != described {
-		t.Errorf("%d operations are described, %d are here; both should be 9", described, len(identityOperations))
+	// The description of the stable versions does not have what a preview brought.
+	stable := slices.DeleteFunc(slices.Clone(identityOperations), func(op identityOperation) bool { return strings.HasSuffix(op.since, "-preview") })
+	if described != 9 || len(stable) != described {
+		t.Errorf("%d operations are described, %d are here; both should be 9", described, len(stable))
 	}
 	var scopes []string
 	for _, s := range tokenScopes {
@@ -169,14 +172,19 @@ func TestIdentityOperationsAreThoseOfTheDescription(t *testing.T) {
 	}
 }
 
-// Path segments are decoded once, but for %2F; nothing is cleaned.
+// Path segments are decoded once; nothing is cleaned.
 func TestMatch(t *testing.T) {
 	for _, tt := range []struct{ path, want string }{
 		{"/api/hubs/chat/:send", "/api/hubs/{hub}/:send chat"},
 		{"/api/hubs/chat/%3Asend", "/api/hubs/{hub}/:send chat"},
-		{"/api/hubs/chat/groups/a%2Fb/:send", "/api/hubs/{hub}/groups/{group}/:send chat|a%2Fb"},
-		{"/api/hubs/chat/groups/a%2fb/:send", "/api/hubs/{hub}/groups/{group}/:send chat|a%2fb"},
+		{"/api/hubs/chat/groups/a%2Fb/:send", "/api/hubs/{hub}/groups/{group}/:send chat|a/b"},
+		{"/api/hubs/chat/groups/a%2fb/:send", "/api/hubs/{hub}/groups/{group}/:send chat|a/b"},
+		{"/api/hubs/chat/groups/a%2F%2Fb%2F/:send", "/api/hubs/{hub}/groups/{group}/:send chat|a//b/"},
+		{"/api/hubs/chat/groups/%2F:send", "/api/hubs/{hub}/groups/{group} chat|/:send"},
+		{"/api/hubs/chat%2Fgroups%2Fa/:send", "/api/hubs/{hub}/:send chat/groups/a"},
+		{"/api/hubs/chat/groups/a%2F:send", "/api/hubs/{hub}/groups/{group} chat|a/:send"},
 		{"/api/hubs/chat/groups/a%252Fb/:send", "/api/hubs/{hub}/groups/{group}/:send chat|a%2Fb"},
+		{"/api/hubs/chat/groups/a%25252Fb/:send", "/api/hubs/{hub}/groups/{group}/:send chat|a%252Fb"},
 		{"/api/hubs/chat/groups/a%20b+c/:send", "/api/hubs/{hub}/groups/{group}/:send chat|a b+c"},
 		{"/api/hubs/chat/groups/../:send", "/api/hubs/{hub}/groups/{group}/:send chat|.."},
 		{"/api/hubs/chat/groups/%2e/:send", "/api/hubs/{hub}/groups/{group}/:send chat|."},
@@ -213,8 +221,8 @@ func TestMatch(t *testing.T) {
 	}
 }
 
-// No path, however it is escaped, breaks the matcher, and what is decoded holds
-// no separator that was not one.
+// No path, however it is escaped, breaks the matcher, and a name is what net/url makes
+// of its segment.
 func FuzzMatch(f *testing.F) {
 	f.Add("/api/hubs/chat/groups/a%2Fb/connections/%252F")
 	f.Add("/api/hubs/%/x")
@@ -227,8 +235,9 @@ func FuzzMatch(f *testing.F) {
 			return
 		}
 		for _, v := range values {
-			if d, err := decodeSegment(v); err == nil && strings.Contains(d, "/") {
-				t.Errorf("%q decodes to %q", v, d)
+			d, err := decodeSegment(v)
+			if want, wrong := url.PathUnescape(v); (err == nil) != (wrong == nil) || err == nil && d != want {
+				t.Errorf("%q decodes to %q, %v; want %q, %v", v, d, err, want, wrong)
 			}
 		}
 	})

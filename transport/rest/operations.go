@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/fanfare/fanfare/engine"
-	"github.com/fanfare/fanfare/engine/filter"
 )
 
 // operation is one thing that the data plane does.
@@ -121,11 +120,11 @@ func sendToConnection(c *call) (any, error) {
 // message reads what a send sends: the filter is judged before the body is read.
 func (c *call) message() (engine.Payload, *engine.SendOptions, error) {
 	o := &engine.SendOptions{Excluded: c.excluded(), TTL: c.ttl}
-	var err error
-	if o.Filter, _, err = c.query.one(filterParam); err != nil {
+	text, _, err := c.query.one(filterParam)
+	if err != nil {
 		return engine.Payload{}, nil, err
 	}
-	if err := checkFilter(o.Filter); err != nil {
+	if o.Parsed, err = engine.ParseFilter(text); err != nil {
 		return engine.Payload{}, nil, err
 	}
 	p, err := c.body.payload()
@@ -142,16 +141,6 @@ func (c *call) excluded() []engine.ConnID {
 		ids = append(ids, engine.ConnID(id))
 	}
 	return ids
-}
-
-func checkFilter(text string) error {
-	if text == "" {
-		return nil
-	}
-	if _, err := filter.Parse(text); err != nil {
-		return &engine.Error{Code: engine.CodeInvalid, Rule: "rest.filter", Message: err.Error()}
-	}
-	return nil
 }
 
 // Existence.

@@ -124,24 +124,17 @@ func (r *router[O]) unknown(path string) error {
 	}
 }
 
-// decodeSegment percent-decodes one segment of a path once, except for %2F,
-// which stays the three characters it is: a name may hold what looks like a
-// separator, and then it holds it escaped.
+// decodeSegment percent-decodes one segment of a path, once: %2F is a slash of the
+// name, and %252F is the name %2F.
 func decodeSegment(s string) (string, error) {
 	if strings.IndexByte(s, '%') < 0 {
 		return s, nil
 	}
-	return percentDecode(s, "path", func(b []byte, c byte, raw string) []byte {
-		if c == '/' {
-			return append(b, raw...)
-		}
-		return append(b, c)
-	})
+	return percentDecode(s, "path")
 }
 
-// percentDecode decodes the escapes in s. put appends a decoded byte, or the
-// escape it was written as.
-func percentDecode(s, where string, put func(b []byte, c byte, raw string) []byte) (string, error) {
+// percentDecode decodes the escapes in s.
+func percentDecode(s, where string) (string, error) {
 	b := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
 		if s[i] != '%' {
@@ -152,7 +145,7 @@ func percentDecode(s, where string, put func(b []byte, c byte, raw string) []byt
 			return "", engine.Errorf(engine.CodeInvalid, "rest."+where,
 				"The %s holds %s, where %% must be followed by two hexadecimal digits.", where, excerpt(s[i:min(i+3, len(s))]))
 		}
-		b = put(b, unhex(s[i+1])<<4|unhex(s[i+2]), s[i:i+3])
+		b = append(b, unhex(s[i+1])<<4|unhex(s[i+2]))
 		i += 2
 	}
 	return string(b), nil

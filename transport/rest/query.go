@@ -78,7 +78,7 @@ func decodeQuery(s string) (string, error) {
 	s = strings.ReplaceAll(s, "+", " ")
 	if strings.IndexByte(s, '%') >= 0 {
 		var err error
-		if s, err = percentDecode(s, "query", func(b []byte, c byte, _ string) []byte { return append(b, c) }); err != nil {
+		if s, err = percentDecode(s, "query"); err != nil {
 			return "", err
 		}
 	}

@@ -129,6 +129,11 @@ func TestRefusals(t *testing.T) {
 		{"POST /api/hubs/chat/groups/%20/:send", "x", nil, 400, "group", "group"},
 		{"POST /api/hubs/chat/groups/" + long + "/:send", "x", nil, 400, "group", "1024"},
 		{"POST /api/hubs/chat/users/%20/:send", "x", nil, 400, "Request", "userId"},
+		{"POST /api/hubs/chat/users/a%0Ab/:send", "x", nil, 400, "Request", "userId \"a\\nb\" is not valid: expected no control character"},
+		{"HEAD /api/hubs/chat/users/%1B%5B2J", "", nil, 400, "", ""},
+		{"POST /api/hubs/chat/users/ann%00/:closeConnections", "", nil, 400, "Request", "control character"},
+		{"PUT /api/hubs/chat/users/ann%0D/groups/g", "", nil, 400, "Request", "control character"},
+		{"POST /api/hubs/chat/:generateToken?userId=ann%0D%0AX-Evil:+1", "", nil, 400, "Request", "control character"},
 		{"POST /api/hubs/chat/connections/%20/:send", "x", nil, 400, "Request", "connectionId"},
 		{"POST /api/hubs/chat/:send?api-version=2099-01-01", "x", nil, 400, "api-version", "not supported"},
 		{"POST /api/hubs/chat/:send?api-version=2021-05-01-preview", "x", nil, 400, "api-version", "not supported"},
@@ -280,7 +285,7 @@ func TestAuthorizerSeesTheRequest(t *testing.T) {
 // What clients receive of what servers send.
 func TestMessages(t *testing.T) {
 	s := start(t, nil)
-	c := s.connect("c1", "ann", "g", "a%2Fb")
+	c := s.connect("c1", "ann", "g", "a/b", "a%2Fb")
 	other := s.connect("c2", "bo", "g")
 	send := func(where, contentType, body string, headers ...string) {
 		t.Helper()
@@ -297,14 +302,14 @@ func TestMessages(t *testing.T) {
 	send(":send?filter=userId+eq+'ann'", "application/json; charset=utf-8", `"quoted"`)
 	send(":send?filter=userId%20eq%20%27ann%27", "application/octet-stream", "bytes")
 	send("groups/g/:send?excluded=c2", "", "untyped")
-	send("groups/a%2Fb/:send", "text/plain", "literal")
+	send("groups/a%2Fb/:send", "text/plain", "a slash")
 	send("groups/a%252Fb/:send", "text/plain", "decoded once")
 	send("groups/G/:send", "text/plain", "case matters")
 	send("users/ann/:send?messageTtlSeconds=300", "text/plain", "")
 	send("connections/c1/:send?messageTtlSeconds=0", "text/plain", "to one",
 		"X-WebPubSub-Metadata-Trace: first", "X-WebPubSub-Metadata-Trace: a, b")
 	c.expect("text hällo", "text hällo", `json {"a":1.0}`, `json "quoted"`, "binary bytes", "binary @g untyped",
-		"text @a%2Fb literal", "text @a%2Fb decoded once", "text ", "text trace=b to one")
+		"text @a/b a slash", "text @a%2Fb decoded once", "text ", "text trace=b to one")
 	other.expect("text hällo", "text hällo")
 }
 
@@ -556,4 +561,20 @@ func Example() {
 	m, _ := sub.Receive(r.Context())
 	fmt.Println(w.Code, string(m.Payload.Data))
 	// Output: 202 hello
+}
+
+// A filter that cannot be read is refused under one rule, in a query and in a body; in a
+// query before the body is looked at.
+func TestFiltersHaveOneRule(t *testing.T) {
+	s := start(t, nil)
+	for _, path := range []string{":send?filter=userId%20lt", "groups/g/:send?filter=userId%20lt", "users/u/:send?filter=userId%20lt", ":addToGroups", ":removeFromGroups"} {
+		contentType := "application/json"
+		if strings.Contains(path, "filter=") {
+			contentType = "not/known"
+		}
+		r := s.do("POST /api/hubs/chat/"+path, `{"groups":["g"],"filter":"userId lt"}`, "Content-Type: "+contentType)
+		if _, message, target := r.fields(t); r.status != 400 || !strings.Contains(r.body, `"inner":{"code":"filter"}`) || target != "Request" || !strings.HasPrefix(message, "Invalid syntax for 'userId lt'") {
+			t.Errorf("%s: %d %s", path, r.status, r.body)
+		}
+	}
 }

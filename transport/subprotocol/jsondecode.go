@@ -354,20 +354,20 @@ func (m *jsonMessage) readContent(r *engine.Request, optional bool) (err error) 
 	return m.readPayload(r)
 }
 
-// errProtobufData refuses data of a type that Azure's JSON clients can receive, and
+// protobufData refuses data of a type that Azure's JSON clients can receive, and
 // that their libraries therefore have a name for, but that the service takes from
 // protobuf clients alone (Azure Web PubSub, JSON subprotocol, "publish messages").
 // The message is well formed, so its sender keeps the connection: a library would
 // send the same again on the next one.
-var errProtobufData = &engine.Error{
-	Code: engine.CodeUnsupported, Rule: "request.dataType", Target: "dataType",
+var protobufData = &engine.Refusal{
+	Rule: "request.dataType", Target: "dataType",
 	Message: "Clients of the JSON subprotocol cannot send data of the type protobuf: expected json, text or binary, or a client of " + NameProtobuf + ".",
 }
 
 // readPayload reads data, whose type has been read.
 func (m *jsonMessage) readPayload(r *engine.Request) (err error) {
 	if r.Payload.Type == engine.Protobuf && !m.data.missing() {
-		r.Refused, r.Payload = errProtobufData, engine.Payload{}
+		r.Refused, r.Payload = protobufData, engine.Payload{}
 		return nil
 	}
 	r.Payload.Data, err = m.readData(r.Payload.Type)

@@ -251,8 +251,8 @@ func referenceJSONID(m map[string]json.RawMessage, name string) (string, error) 
 }
 
 // referenceRefusal is why data of the type protobuf is refused.
-var referenceRefusal = &engine.Error{
-	Code: engine.CodeUnsupported, Rule: "request.dataType", Target: "dataType",
+var referenceRefusal = &engine.Refusal{
+	Rule: "request.dataType", Target: "dataType",
 	Message: "Clients of the JSON subprotocol cannot send data of the type protobuf: expected json, text or binary, or a client of protobuf.webpubsub.azure.v1.",
 }
 

@@ -128,6 +128,7 @@ var script = []struct {
 	{"a reply precedes its acknowledgement", every, events},
 	{"an event that fails is acknowledged as failed", every, failedEvent},
 	{"events wait for each other and reading pauses", every, pause},
+	{"disconnected is the last event of a client", every, lastEvent},
 	{"a malformed message ends the connection", every, malformed},
 	{"the protocol's ping is answered", every, ping},
 	{"the server's goodbye", every, serverCloses},
@@ -221,7 +222,7 @@ func (p *play) finish() {
 		p.Errorf("shutdown: %v", err)
 	}
 	s := p.engine.Stats()
-	if s.Connections != 0 || s.Groups != 0 || s.Memberships != 0 || s.QueuedBytes != 0 || s.QueuedMessages != 0 {
+	if s.Connections != 0 || s.Groups != 0 || s.Memberships != 0 || s.QueuedBytes != 0 || s.QueuedMessages != 0 || s.PendingEventBytes != 0 {
 		p.Errorf("counters after the end: %+v", s)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 
@@ -163,6 +164,38 @@ func pause(p *play) {
 		if order[i] != fmt.Sprint(i) {
 			p.Fatalf("the events came in the order %v", order)
 		}
+	}
+}
+
+// lastEvent has a client leave while one of its events is under way and others wait:
+// those are carried out, and disconnected follows.
+func lastEvent(p *play) {
+	began := make(chan struct{}, 3)
+	p.handler.OnUserEvent = func(ctx context.Context, e *engine.UserEvent) (*engine.EventReply, error) {
+		p.note("begin " + string(e.Name))
+		began <- struct{}{}
+		select {
+		case <-e.Left: // a handler that would try again stops here
+		case <-ctx.Done():
+			p.Error("the event under way was cancelled")
+		}
+		p.note("end " + string(e.Name))
+		return nil, errors.New("it failed")
+	}
+	ann := p.client("ann")
+	for i, name := range []string{"a", "b", "c"} {
+		ann.say(`{"type":"event","event":%q,"ackId":%d,"dataType":"text","data":"x"}`, name, i)
+	}
+	<-began
+	if _, err := ann.Close(engine.CloseNormal, "bye"); err != nil {
+		p.Fatal(err)
+	}
+	p.await("disconnected ann: bye")
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	got := slices.DeleteFunc(slices.Clone(p.events), func(s string) bool { return s == "connected ann" })
+	if want := []string{"begin a", "end a", "begin b", "end b", "begin c", "end c", "disconnected ann: bye"}; !slices.Equal(got, want) {
+		p.Fatalf("the handler was told %q, want %q", got, want)
 	}
 }
 

@@ -367,7 +367,7 @@ func (c *Client) post(ctx context.Context, e *event, read func(*answer) error) e
 // send does all that precedes the answer to an event.
 func (c *Client) send(ctx context.Context, d *deadline, e *event) (*answer, *call, error) {
 	st := stateOf(e.State)
-	cl := &call{hub: e.Hub, label: e.label, what: e.name, method: http.MethodPost, body: e.body, bounded: true, wantBody: true, wantRefusal: e.minds()}
+	cl := &call{hub: e.Hub, label: e.label, what: e.name, method: http.MethodPost, body: e.body, bounded: true, wantBody: true, wantRefusal: e.minds(), left: e.Left}
 	if e.label == labelUser {
 		cl.what = "user event " + e.name
 	}

@@ -12,6 +12,10 @@
 //     ce-id and x-ms-client-request-id, when the server answers 408 or 5xx or
 //     the exchange breaks: after 1, 3 and 5 seconds. A server must therefore
 //     treat ce-id as the key of an idempotent operation. A timeout is final.
+//   - There is no further attempt once the event's connection has ended. The attempt
+//     under way is waited for, within its time, before disconnected is sent, which is
+//     then the last event of the connection. A connection that may yet be recovered has
+//     not ended. connected alone may still be under way while disconnected is sent.
 //   - Nothing is posted to a URL that has not granted this service's origin in
 //     a CloudEvents validation request ("abuse protection").
 //   - In the body of a connect event, a client's headers that are registered with

@@ -431,7 +431,7 @@ func TestBadConnectReplies(t *testing.T) {
 	for name, body := range map[string]string{
 		"not JSON": "hello", "array": "[]", "string": `"x"`, "cut": `{"userId":"b`, "trailing": "{} {}", "wrong type": `{"userId":5}`,
 		"null group": `{"groups":[null]}`, "blank group": `{"groups":[" "]}`, "long group": `{"groups":["` + strings.Repeat("g", 1025) + `"]}`,
-		"null role": `{"roles":["a",null]}`, "blank user": `{"userId":"  "}`, "subprotocol with a line end": `{"subprotocol":"a\r\nb"}`,
+		"null role": `{"roles":["a",null]}`, "blank user": `{"userId":"  "}`, "user with a line end": `{"userId":"a\r\nX-Evil: 1"}`, "user with a NUL": `{"userId":"a\u0000"}`, "subprotocol with a line end": `{"subprotocol":"a\r\nb"}`,
 		"too long": `{"x":"` + strings.Repeat("x", 16<<20) + `"}`,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -72,10 +72,12 @@ var forbiddenPrefixes = []netip.Prefix{
 	netip.MustParsePrefix("169.254.0.0/16"),     // link-local, RFC 3927; metadata of most clouds
 	netip.MustParsePrefix("168.63.129.16/32"),   // Azure's platform endpoint
 	netip.MustParsePrefix("100.100.100.200/32"), // Alibaba Cloud's metadata
+	netip.MustParsePrefix("192.0.0.192/32"),     // Oracle Cloud's metadata, of its first generation
 	netip.MustParsePrefix("fe80::/10"),          // link-local, RFC 4291
 	netip.MustParsePrefix("fd00:ec2::/32"),      // AWS: metadata at ::254, and its neighbours
 	netip.MustParsePrefix("fd20:ce::254/128"),   // Google Cloud's metadata
 	netip.MustParsePrefix("fd00:c1::/32"),       // Oracle Cloud's metadata
+	netip.MustParsePrefix("fd00:42::42/128"),    // Scaleway's metadata
 }
 
 // Prefixes of IPv6 addresses that stand for the IPv4 address in their last 32 bits.

@@ -77,15 +77,17 @@ type call struct {
 	wantBody bool
 	// wantRefusal is true if that of any other is, where it comes in time.
 	wantRefusal bool
+	// left is closed when there is to be no further attempt; nil for never.
+	left <-chan struct{}
 }
 
 // exchange sends a request until it is answered by anything but 408 or 5xx, or
-// no attempt is left. Its answer may have any status.
+// no attempt is left, or the event's connection has ended. Its answer may have any status.
 func (c *Client) exchange(ctx context.Context, d *deadline, cl *call) (*answer, error) {
 	for n := 1; ; n++ {
 		cl.attempts = n
 		a, err, again := c.attempt(ctx, d, cl, n)
-		if !again || n > len(waits) {
+		if !again || n > len(waits) || cl.hasLeft() {
 			return a, err
 		}
 		c.retries.Add(1)
@@ -96,10 +98,25 @@ func (c *Client) exchange(ctx context.Context, d *deadline, cl *call) (*answer, 
 		pause := time.NewTimer(waits[n-1])
 		select {
 		case <-pause.C:
+		case <-cl.left:
+			pause.Stop()
 		case <-ctx.Done():
 			pause.Stop()
 			return nil, c.ended(ctx, cl, fmt.Sprintf("while waiting for attempt %d; attempt %d ended with %s", n+1, n, outcome(a, err)))
 		}
+		if cl.hasLeft() {
+			return a, err
+		}
+	}
+}
+
+// hasLeft reports whether the connection of the call's event has ended.
+func (cl *call) hasLeft() bool {
+	select {
+	case <-cl.left:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -310,6 +310,53 @@ func TestWaitForAFreeCallTimesOut(t *testing.T) {
 	})
 }
 
+// There is no further attempt once the event's connection has ended: not after the one
+// under way, and not after the pause that has begun. The failure is that of the attempt.
+func TestRetriesEndWithTheConnection(t *testing.T) {
+	for name, tc := range map[string]struct {
+		leaves, answers, took time.Duration
+		reply                 int
+		posts                 int
+	}{
+		"before the attempt":      {0, time.Minute, time.Minute, 500, 1},
+		"during the attempt":      {30 * time.Second, time.Minute, time.Minute, 503, 1},
+		"during the first pause":  {500 * time.Millisecond, 0, 500 * time.Millisecond, 500, 1},
+		"during the second pause": {3 * time.Second, 0, 3 * time.Second, 408, 2},
+		"of a success":            {30 * time.Second, time.Minute, time.Minute, 200, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				u := &upstream{reply: func(w http.ResponseWriter, _ *http.Request) {
+					time.Sleep(tc.answers)
+					w.WriteHeader(tc.reply)
+				}}
+				c := newClient(t, "http://h.example/", &webhook.Options{Wrap: pipes(t, u)})
+				left := make(chan struct{})
+				timer := time.AfterFunc(tc.leaves, func() { close(left) })
+				defer timer.Stop()
+				began := time.Now()
+				e := text("x")
+				e.Left = left
+				_, err := c.UserEvent(t.Context(), e)
+				if tc.reply == 200 {
+					if err != nil {
+						t.Error(err)
+					}
+				} else if e := refusal(t, err, "event.status"); e.Status != tc.reply {
+					t.Errorf("got status %d", e.Status)
+				}
+				if took := time.Since(began); took != tc.took {
+					t.Errorf("it took %v, want %v", took, tc.took)
+				}
+				time.Sleep(time.Minute)
+				if n := len(u.Posts()); n != tc.posts {
+					t.Errorf("there were %d attempts, want %d", n, tc.posts)
+				}
+			})
+		})
+	}
+}
+
 // A disconnected event is not held up by a connected event.
 func TestDisconnectedMayOvertakeConnected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -285,9 +285,9 @@ func names(t *testing.T, addresses map[string]string) {
 func TestGuard(t *testing.T) {
 	names(t, map[string]string{
 		"imds.example.": "169.254.169.254", "imds6.example.": "fd00:ec2::254", "mapped.example.": "::ffff:169.254.169.254",
-		"nat64.example.": "64:ff9b::a9fe:a9fe", "wire.example.": "168.63.129.16", "good.example.": "127.0.0.1", "lan.example.": "192.0.2.1",
+		"nat64.example.": "64:ff9b::a9fe:a9fe", "wire.example.": "168.63.129.16", "oracle.example.": "192.0.0.192", "oracle4.example.": "::ffff:192.0.0.192", "scaleway.example.": "fd00:42::42", "good.example.": "127.0.0.1", "lan.example.": "192.0.2.1",
 	})
-	for _, host := range []string{"imds", "imds6", "mapped", "nat64", "wire"} {
+	for _, host := range []string{"imds", "imds6", "mapped", "nat64", "wire", "oracle", "oracle4", "scaleway"} {
 		t.Run(host, func(t *testing.T) {
 			c := newClient(t, "http://"+host+".example/", nil)
 			_, err := c.UserEvent(t.Context(), text("x"))

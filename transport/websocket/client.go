@@ -69,7 +69,7 @@ func (h *Handler) open(c *accepted, o *transport.SessionOptions, join func(*tran
 // Consume implements [netwire.Reader].
 func (c *client) Consume(p []byte) (n int, more bool) {
 	if c.state != clientOpen {
-		return len(p), true
+		return len(p), c.session.Control(1) // even what is discarded has its bound
 	}
 	if !c.session.Wants() {
 		return 0, false
@@ -92,7 +92,11 @@ func (c *client) Consume(p []byte) (n int, more bool) {
 	if c.state != clientOpen {
 		return len(p), true
 	}
-	if c.reader.bare > 0 && !c.session.Control(int(c.reader.bare)) {
+	bare := int(c.reader.bare)
+	if c.session.Over() {
+		bare++ // nothing that comes is of any use
+	}
+	if bare > 0 && !c.session.Control(bare) {
 		return n, false
 	}
 	return n, more

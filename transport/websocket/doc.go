@@ -28,6 +28,20 @@
 // gets where the node has no room or no answer, it would try again. An attempt that is
 // refused does nothing to the connection, or to the wire that it has.
 //
+// # HTTP/2
+//
+// A request over HTTP/2 cannot be upgraded. A client that does TLS should offer the
+// ALPN protocol http/1.1 alone; a GET over HTTP/2 is answered with a line that says
+// so. A WebSocket over a stream of HTTP/2 (RFC 8441) is served where net/http takes an
+// extended CONNECT: that is decided when the process starts, by GODEBUG=http2xconnect=1
+// in its environment. Browsers then use the HTTP/2 connection that they have, if they
+// have one. All limits and times are the same. The handler of such a request returns
+// when the connection is closed, so each costs a goroutine more, and http.Server's
+// HTTP2.WriteByteTimeout should be set: a stream cannot end while its HTTP/2 connection
+// takes no bytes.
+//
+// # Other protocols
+//
 // Protocols that are none of Azure's, and begin with a message of their own, are
 // spoken over the same wires ([Protocol]): the door does the handshake, proves who
 // the client is, and frames.
@@ -43,13 +57,22 @@
 //
 // # Promises
 //
-//   - The handler returns once the connection is open. Its life hangs on the
-//     engine, never on the request.
+//   - The handler returns once the connection is open, except over HTTP/2. Its life
+//     hangs on the engine, never on the request.
 //   - An idle connection over plain TCP on Linux owns no goroutine, no buffer and
-//     no net.Conn. Elsewhere, and over TLS, it owns one reading goroutine.
+//     no net.Conn. Elsewhere, and over TLS, it owns one reading goroutine, and over
+//     HTTP/2 that of its request, too.
 //   - What a stranger sends is bounded: a message by Limits.MessageBytes over all
 //     its fragments and after decompression, and what it announces costs nothing
 //     until it arrives. Frames are held to RFC 6455 strictly.
+//   - A message that is not complete within Limits.MessageTimeout of its first byte
+//     ends its connection with 1008, whatever else arrives meanwhile, and so does
+//     the largest one when all together are over Limits.TotalUnfinishedBytes.
+//   - A client has a share of each turn: 64 frames, and the rest of what was read
+//     waits until the others had theirs. Frames that carry no data (pings, pongs,
+//     empty fragments and messages, pings of the subprotocol, acknowledgements of
+//     nothing new) are counted: above Limits.ControlRate the client is read more
+//     slowly, and if it goes on it is closed with 1008.
 //   - Nothing a client does, or leaves undone, holds another one up.
 //
 // # Caveats

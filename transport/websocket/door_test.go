@@ -68,12 +68,14 @@ type network struct {
 	portable   bool
 	compressed bool
 	tls        bool
+	http2      bool // each client on a connection of its own
 }
 
 // server is a running door.
 type server struct {
 	handler *websocket.Handler
 	connect func() (net.Conn, error)
+	http2   bool
 }
 
 // serve runs a door until the test ends.
@@ -81,8 +83,11 @@ func serve(t testing.TB, e *engine.Engine, auth transport.Authenticator, n netwo
 	o.Portable = o.Portable || n.portable
 	o.Compression = o.Compression || n.compressed
 	h := websocket.NewHandler(e, auth, &o)
-	srv := &http.Server{Handler: h}
-	s := &server{handler: h}
+	srv := &http.Server{Handler: h, Protocols: new(http.Protocols)}
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetHTTP2(n.http2)
+	srv.Protocols.SetUnencryptedHTTP2(n.http2)
+	s := &server{handler: h, http2: n.http2}
 	var l net.Listener
 	if n.pipe {
 		pl := transporttest.Listen()
@@ -103,14 +108,18 @@ func serve(t testing.TB, e *engine.Engine, auth transport.Authenticator, n netwo
 		}
 	}
 	if n.tls {
-		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
+		var protocols []string
+		if n.http2 {
+			protocols = []string{"h2"}
+		}
+		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{certificate(t)}, NextProtos: protocols})
 		plain := s.connect
 		s.connect = func() (net.Conn, error) {
 			c, err := plain()
 			if err != nil {
 				return nil, err
 			}
-			return tls.Client(c, &tls.Config{InsecureSkipVerify: true}), nil // the test's own server
+			return tls.Client(c, &tls.Config{InsecureSkipVerify: true, NextProtos: protocols}), nil // the test's own server
 		}
 	}
 	done := make(chan struct{})
@@ -179,6 +188,9 @@ func door(n network) transporttest.Door {
 // the body.
 func (s *server) dial(t testing.TB, target, protocols string, header http.Header) (*conn, string) {
 	t.Helper()
+	if s.http2 {
+		return s.h2dial(t, target, protocols, header)
+	}
 	c, err := s.connect()
 	if err != nil {
 		t.Fatal(err)

@@ -17,7 +17,8 @@ import (
 type Options struct {
 	// Fallback serves the requests that are not for this door. Default: 404.
 	Fallback http.Handler
-	// Logger gets a line for each refusal. Default: discard.
+	// Logger gets a line for each refusal; see transport/sampling for a bound on them.
+	// Default: discard.
 	Logger *slog.Logger
 	// Observer is told what metrics count.
 	Observer Observer
@@ -27,7 +28,9 @@ type Options struct {
 	// of the engine. Default 10 s.
 	HandshakeTimeout time.Duration
 	// UnauthenticatedConnections bounds the clients that are being authenticated
-	// at one time; more are refused with 503. Default 1000.
+	// at one time; more are refused with 503. It also bounds the clients of Protocols
+	// that have not sent their first message; when there are more, the one that has
+	// waited for longest is refused. Default 1000.
 	UnauthenticatedConnections int
 
 	// RecoveryWindow is how long a connection of a reliable subprotocol can be
@@ -88,6 +91,7 @@ type Handler struct {
 
 	sessions sync.Map // of *transport.SessionOptions, by sessionKey
 
+	waiting  waitingClients
 	knocking atomic.Int64 // clients that are being authenticated
 	leaving  atomic.Int64 // clients that were refused after the answer 101
 }
@@ -117,22 +121,24 @@ func NewHandler(e *engine.Engine, auth transport.Authenticator, o *Options) *Han
 	return h
 }
 
-// ServeHTTP implements [http.Handler].
+// ServeHTTP implements [http.Handler]. It returns once the connection is open, or,
+// over HTTP/2, once it is closed.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	k := knock{h: h, w: w, r: r}
+	var err error
 	if p, t, ok := h.hosted(r.URL); ok {
-		k := knock{h: h, w: w, r: r}
-		if err := k.host(p, t); err != nil {
-			k.refuse(err)
-		}
-		return
-	}
-	t, mine := parseTarget(r.URL)
-	if !mine {
+		err = k.host(p, t)
+	} else if t, mine := parseTarget(r.URL); mine {
+		err = k.serve(t)
+	} else {
 		h.o.Fallback.ServeHTTP(w, r)
 		return
 	}
-	k := knock{h: h, w: w, r: r}
-	if err := k.serve(t); err != nil {
+	if err != nil {
 		k.refuse(err)
+	}
+	if c := k.stream; c != nil {
+		k = knock{} // what was only for the handshake
+		c.wait()
 	}
 }

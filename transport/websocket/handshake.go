@@ -14,8 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gobwas/httphead"
-
 	"github.com/fanfare/fanfare/engine"
 	"github.com/fanfare/fanfare/transport"
 	"github.com/fanfare/fanfare/transport/subprotocol"
@@ -85,6 +83,8 @@ type knock struct {
 	token string
 	// certs is the client's certificate chain, leaf first; see takeCertificates.
 	certs []*x509.Certificate
+	// stream is the client's end over HTTP/2, once the request is answered 200.
+	stream *streamConn
 }
 
 // serve lets the client in, or says why not. After the answer 101 it returns nil
@@ -147,32 +147,65 @@ func (k *knock) open(t target) (offered []string, err error) {
 	return offered, nil
 }
 
-// checkUpgrade checks that this is a WebSocket handshake (RFC 6455 section 4.2.1).
+// errUpgrade refuses a request that is not a WebSocket handshake.
+func errUpgrade(what, got, want string) error {
+	return engine.Errorf(engine.CodeInvalid, "websocket.upgrade",
+		"This is no WebSocket handshake: %s is %s, expected %s.", what, excerpt(got), want)
+}
+
+// checkUpgrade checks that this is a WebSocket handshake (RFC 6455 section 4.2.1, or
+// RFC 8441 section 5).
 func (k *knock) checkUpgrade() error {
 	r := k.r
-	want := func(what, got, want string) error {
-		return engine.Errorf(engine.CodeInvalid, "websocket.upgrade",
-			"This is no WebSocket handshake: %s is %s, expected %s.", what, excerpt(got), want)
+	if r.ProtoMajor == 2 {
+		return k.checkExtendedConnect()
 	}
-	switch {
+	lines := func(name string) string { return strings.Join(r.Header.Values(name), ", ") }
+	switch key := r.Header["Sec-Websocket-Key"]; {
 	case r.Method != http.MethodGet:
-		return want("the method", r.Method, "GET")
+		return errUpgrade("the method", r.Method, "GET")
 	case !r.ProtoAtLeast(1, 1) || r.ProtoMajor > 1:
-		return want("the version of HTTP", r.Proto, "HTTP/1.1")
-	case !hasToken(r.Header.Values("Connection"), "upgrade"):
-		return want("the Connection header", strings.Join(r.Header.Values("Connection"), ", "), "Upgrade")
-	case !strings.EqualFold(r.Header.Get("Upgrade"), "websocket"):
-		return want("the Upgrade header", r.Header.Get("Upgrade"), "websocket")
-	case len(r.Header.Get("Sec-Websocket-Key")) != 24:
-		return want("the Sec-WebSocket-Key header", r.Header.Get("Sec-Websocket-Key"), "16 bytes in base64")
-	case r.Header.Get("Sec-Websocket-Version") == "":
-		return want("the Sec-WebSocket-Version header", "", "13")
-	case r.Header.Get("Sec-Websocket-Version") != "13":
-		k.w.Header().Set("Sec-WebSocket-Version", "13")
-		return &refusal{http.StatusUpgradeRequired, engine.Errorf(engine.CodeInvalid, "websocket.version",
-			"The WebSocket version is %s, expected 13.", excerpt(r.Header.Get("Sec-Websocket-Version")))}
+		return errUpgrade("the version of HTTP", r.Proto, "HTTP/1.1")
+	case !hasToken(r.Header["Connection"], "upgrade"):
+		return errUpgrade("the Connection header", lines("Connection"), "Upgrade")
+	case !hasToken(r.Header["Upgrade"], "websocket"):
+		return errUpgrade("the Upgrade header", lines("Upgrade"), "websocket")
+	case r.ContentLength != 0:
+		// Taken for what follows the handshake, a body would be read as frames.
+		k.w.Header().Set("Connection", "close")
+		return engine.Errorf(engine.CodeInvalid, "websocket.body", "A WebSocket handshake cannot have a body: expected neither Transfer-Encoding nor a Content-Length but 0.")
+	case len(key) != 1 || !isHandshakeKey(key[0]):
+		return errUpgrade("the Sec-WebSocket-Key header", lines("Sec-Websocket-Key"), "16 bytes in base64, once")
+	}
+	return k.checkVersion()
+}
+
+// checkVersion checks the version of the WebSocket protocol.
+func (k *knock) checkVersion() error {
+	switch versions := k.r.Header["Sec-Websocket-Version"]; {
+	case len(versions) != 1:
+		return errUpgrade("the Sec-WebSocket-Version header", strings.Join(versions, ", "), "13, once")
+	case versions[0] != "13":
+		header, status := k.w.Header(), http.StatusBadRequest
+		header["Sec-WebSocket-Version"] = []string{"13"} // in the RFC's spelling
+		if k.r.ProtoMajor == 1 {
+			header["Upgrade"], header["Connection"] = []string{"websocket"}, []string{"Upgrade"} // RFC 9110 section 15.5.22
+			status = http.StatusUpgradeRequired
+		}
+		return &refusal{status, engine.Errorf(engine.CodeInvalid, "websocket.version",
+			"The WebSocket version is %s, expected 13.", excerpt(versions[0]))}
 	}
 	return nil
+}
+
+// isHandshakeKey reports whether key is 16 bytes in base64 (RFC 6455 section 4.1).
+func isHandshakeKey(key string) bool {
+	var b [18]byte
+	if len(key) != base64.StdEncoding.EncodedLen(16) || strings.ContainsAny(key, "\r\n") {
+		return false
+	}
+	n, err := base64.StdEncoding.Decode(b[:], []byte(key))
+	return err == nil && n == 16
 }
 
 func hasToken(values []string, token string) bool {
@@ -186,19 +219,36 @@ func hasToken(values []string, token string) bool {
 	return false
 }
 
-// offered returns the subprotocols the client offers, in its order and spelling.
+// offered returns the subprotocols the client offers, in its order and spelling. A
+// list can have empty elements (RFC 9110 section 5.6.1.2), and so can be empty
+// though the header is there.
 func (k *knock) offered() ([]string, error) {
 	var names []string
-	for _, v := range k.r.Header.Values("Sec-Websocket-Protocol") {
-		if !httphead.ScanTokens([]byte(v), func(t []byte) bool {
-			names = append(names, string(t))
-			return true
-		}) {
-			return nil, engine.Errorf(engine.CodeInvalid, "websocket.subprotocol",
-				"The Sec-WebSocket-Protocol header is %s, expected names separated by commas.", excerpt(v))
+	for _, v := range k.r.Header["Sec-Websocket-Protocol"] {
+		for name := range strings.SplitSeq(v, ",") {
+			name = strings.Trim(name, " \t")
+			switch {
+			case name == "":
+			case !isToken(name):
+				return nil, engine.Errorf(engine.CodeInvalid, "websocket.subprotocol",
+					"The Sec-WebSocket-Protocol header is %s, expected names separated by commas.", excerpt(v))
+			default:
+				names = append(names, name)
+			}
 		}
 	}
 	return names, nil
+}
+
+// isToken reports whether s consists of token characters (RFC 9110 section 5.6.2).
+func isToken(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if !('a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
+			return false
+		}
+	}
+	return s != ""
 }
 
 func (k *knock) crowded() error {
@@ -359,6 +409,7 @@ func (k *knock) request(identity engine.Identity, offered []string) *engine.Admi
 		Query:            k.query,
 		Fill:             func(a *engine.AdmitRequest) { a.Header = eventHeader(k.r) },
 		PeerCertificates: k.certs,
+		RemoteAddr:       k.clientAddr(),
 	}
 }
 
@@ -374,6 +425,16 @@ func eventHeader(r *http.Request) http.Header {
 		header["Host"] = []string{r.Host} // net/http keeps it apart
 	}
 	return header
+}
+
+// clientAddr returns the client's address, or the zero Addr if only that of a trusted
+// proxy is known.
+func (k *knock) clientAddr() netip.Addr {
+	remote, _, _ := k.addressed()
+	if direct, err := netip.ParseAddrPort(k.r.RemoteAddr); err == nil && direct == remote && k.h.trusts(direct.Addr()) {
+		return netip.Addr{}
+	}
+	return remote.Addr()
 }
 
 func hasPrefixFold(s, prefix string) bool {
@@ -490,6 +551,9 @@ type accepted struct {
 // accept takes the connection out of the HTTP server's hands. The answer is left to
 // the caller, who may have more for the client: one write costs half of two.
 func (k *knock) accept(protocol, extension string) (*accepted, error) {
+	if k.r.ProtoMajor == 2 {
+		return k.acceptStream(protocol, extension)
+	}
 	c, rw, err := http.NewResponseController(k.w).Hijack() // which clears the deadlines
 	if err != nil {
 		k.h.o.Logger.Debug("a handshake failed", "hub", k.hub, "remote", k.r.RemoteAddr, "error", err)

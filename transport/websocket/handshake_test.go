@@ -1,14 +1,17 @@
 package websocket_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -243,16 +246,40 @@ func TestNoHandshake(t *testing.T) {
 		change func(*http.Request)
 		status int
 	}{
-		"a browser's look":   {func(r *http.Request) { r.Header = http.Header{} }, 400},
-		"a POST":             {func(r *http.Request) { r.Method = http.MethodPost }, 400},
-		"HTTP/1.0":           {func(r *http.Request) { r.Proto, r.ProtoMinor = "HTTP/1.0", 0 }, 400},
-		"HTTP/2":             {func(r *http.Request) { r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0 }, 400},
-		"another upgrade":    {func(r *http.Request) { r.Header.Set("Upgrade", "h2c") }, 400},
-		"no upgrade":         {func(r *http.Request) { r.Header.Set("Connection", "keep-alive") }, 400},
-		"no key":             {func(r *http.Request) { r.Header.Del("Sec-WebSocket-Key") }, 400},
-		"no version":         {func(r *http.Request) { r.Header.Del("Sec-WebSocket-Version") }, 400},
-		"an early version":   {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Version", "8") }, 426},
-		"nothing but a path": {func(r *http.Request) { r.URL.Path = "/client/hubs/"; r.Header = http.Header{} }, 400},
+		"a browser's look":                   {func(r *http.Request) { r.Header = http.Header{} }, 400},
+		"a POST":                             {func(r *http.Request) { r.Method = http.MethodPost }, 400},
+		"HTTP/1.0":                           {func(r *http.Request) { r.Proto, r.ProtoMinor = "HTTP/1.0", 0 }, 400},
+		"HTTP/2":                             {func(r *http.Request) { r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0 }, 400},
+		"another upgrade":                    {func(r *http.Request) { r.Header.Set("Upgrade", "h2c") }, 400},
+		"no upgrade":                         {func(r *http.Request) { r.Header.Set("Connection", "keep-alive") }, 400},
+		"an upgrade whose name begins alike": {func(r *http.Request) { r.Header.Set("Upgrade", "websockets, h2c") }, 400},
+		"no key":                             {func(r *http.Request) { r.Header.Del("Sec-WebSocket-Key") }, 400},
+		"two keys":                           {func(r *http.Request) { r.Header.Add("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==") }, 400},
+		"a key that is no base64":            {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25j!Q==") }, 400},
+		"a key of 15 bytes":                  {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25j") }, 400},
+		"a key of 17 bytes":                  {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZWQ=") }, 400},
+		"a key of 18 bytes":                  {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZWRk") }, 400},
+		"two versions":                       {func(r *http.Request) { r.Header.Add("Sec-WebSocket-Version", "13") }, 400},
+		"two versions, the second one early": {func(r *http.Request) { r.Header.Add("Sec-WebSocket-Version", "8") }, 400},
+		"two versions in a line":             {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Version", "13, 8") }, 426},
+		"a body":                             {func(r *http.Request) { r.ContentLength = 1 }, 400},
+		"a body of unknown length":           {func(r *http.Request) { r.ContentLength = -1 }, 400},
+		"a CONNECT over HTTP/2":              {func(r *http.Request) { r.Method, r.Proto, r.ProtoMajor, r.ProtoMinor = "CONNECT", "HTTP/2.0", 2, 0 }, 400},
+		"a CONNECT of another protocol": {func(r *http.Request) {
+			r.Method, r.Proto, r.ProtoMajor, r.ProtoMinor, r.Header[":protocol"] = "CONNECT", "HTTP/2.0", 2, 0, []string{"connect-udp"}
+		}, 501},
+		"a CONNECT without a version": {func(r *http.Request) {
+			r.Method, r.Proto, r.ProtoMajor, r.ProtoMinor, r.Header = "CONNECT", "HTTP/2.0", 2, 0, http.Header{":protocol": {"websocket"}}
+		}, 400},
+		"a CONNECT with an early version": {func(r *http.Request) {
+			r.Method, r.Proto, r.ProtoMajor, r.ProtoMinor, r.Header = "CONNECT", "HTTP/2.0", 2, 0, http.Header{":protocol": {"websocket"}, "Sec-Websocket-Version": {"8"}}
+		}, 400},
+		"a subprotocol with a blank":    {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Protocol", "foo bar") }, 400},
+		"a subprotocol in quotes":       {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Protocol", `"foo"`) }, 400},
+		"subprotocols with a semicolon": {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Protocol", "foo; bar") }, 400},
+		"no version":                    {func(r *http.Request) { r.Header.Del("Sec-WebSocket-Version") }, 400},
+		"an early version":              {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Version", "8") }, 426},
+		"nothing but a path":            {func(r *http.Request) { r.URL.Path = "/client/hubs/"; r.Header = http.Header{} }, 400},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := httptest.NewRequest("GET", "/client/hubs/chat", nil)
@@ -268,10 +295,98 @@ func TestNoHandshake(t *testing.T) {
 			if w.Code != c.status || !strings.Contains(w.Body.String(), "expected") {
 				t.Fatalf("%d %s", w.Code, w.Body)
 			}
-			if c.status == 426 && w.Header().Get("Sec-Websocket-Version") != "13" {
+			if version := w.Header()["Sec-WebSocket-Version"]; strings.Contains(w.Body.String(), "[websocket.version]") && !slices.Equal(version, []string{"13"}) {
 				t.Fatal("the answer does not say which version it wants")
 			}
+			if c.status == 426 && w.Header().Get("Upgrade") != "websocket" {
+				t.Fatal("the answer does not say what to upgrade to (RFC 9110 section 15.5.22)")
+			}
 		})
+	}
+}
+
+// TestHandshakeLists are requests whose headers are lists of more than one form (RFC
+// 9110 section 5.6.1), as proxies and some clients write them.
+func TestHandshakeLists(t *testing.T) {
+	g := newGate(t, websocket.Options{})
+	const key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+	const upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n" + key
+	for header, want := range map[string]string{
+		upgrade: "",
+		"Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n" + key:                         "",
+		"Connection: keep-alive\r\nConnection: upgrade\r\nUpgrade: websocket\r\n" + key:           "",
+		"Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n" + key:                                "",
+		"Connection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n" + key:                     "",
+		"Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n" + key:                     "",
+		"Connection: Upgrade\r\nUpgrade:h2c ,\twebsocket\t\r\n" + key:                             "",
+		upgrade + "Content-Length: 0\r\n":                                                         "",
+		upgrade + "Sec-WebSocket-Protocol:\r\n":                                                   "",
+		upgrade + "Sec-WebSocket-Protocol: ,\r\n":                                                 "",
+		upgrade + "Sec-WebSocket-Protocol: , ,\t,\r\n":                                            "",
+		upgrade + "Sec-WebSocket-Protocol: foo,,\r\n":                                             "",
+		upgrade + "Sec-WebSocket-Protocol: ,foo, " + azureJSON + ",\r\n":                          azureJSON,
+		upgrade + "Sec-WebSocket-Protocol:\r\nSec-WebSocket-Protocol: " + azureJSON + "\r\n":      azureJSON,
+		upgrade + "Sec-WebSocket-Protocol: foo\r\nSec-WebSocket-Protocol:" + azureJSON + "\t\r\n": azureJSON,
+	} {
+		c, err := g.connect()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetDeadline(time.Now().Add(patience))
+		if _, err := io.WriteString(c, "GET /client/hubs/chat?access_token=good HTTP/1.1\r\nHost: a\r\n"+header+"\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, protocol := res.Header["Sec-Websocket-Protocol"]
+		if res.StatusCode != 101 || res.Header.Get("Sec-Websocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" || res.Header.Get("Sec-Websocket-Protocol") != want || protocol != (want != "") {
+			t.Errorf("%q is answered with %s and %v; want 101 and the subprotocol %q", header, res.Status, res.Header, want)
+		}
+		c.Close()
+	}
+}
+
+// The body of a request that has one is not taken for frames.
+func TestHandshakeWithABody(t *testing.T) {
+	for _, network := range []network{{}, {portable: true}, {tls: true}} {
+		e := echoEngine(t, engine.Options{})
+		guests := &transporttest.Guests{}
+		s := serve(t, e, guests, network, websocket.Options{})
+		token := guests.Invite(engine.Identity{Roles: []string{"webpubsub.joinLeaveGroup"}})
+		join := string(frame(0x81, []byte(`{"type":"joinGroup","group":"g"}`)))
+		for _, body := range []string{
+			fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(join), join),
+			fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(join), join),
+			"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		} {
+			c, err := s.connect()
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.SetDeadline(time.Now().Add(patience))
+			if _, err := io.WriteString(c, "GET /client/hubs/chat?access_token="+token+" HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+				"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: "+azureJSON+"\r\n"+body); err != nil {
+				t.Fatal(err)
+			}
+			r := bufio.NewReader(c)
+			res, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			said, err := io.ReadAll(res.Body)
+			if err != nil || res.StatusCode != 400 || !strings.Contains(string(said), "[websocket.body]") || !res.Close {
+				t.Errorf("%q is answered with %s %s, %v", body, res.Status, said, err)
+			}
+			if b, err := io.ReadAll(r); err != nil || len(b) > 0 {
+				t.Errorf("%q: then came %q, %v; want the end", body, b, err)
+			}
+			c.Close()
+		}
+		if n := e.Stats().Connections; n != 0 {
+			t.Errorf("%d connections", n)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -125,12 +126,7 @@ func (k *knock) host(p *Protocol, t target) error {
 	if err != nil {
 		return err
 	}
-	// Whoever has said nothing yet counts with those that are being authenticated.
-	if k.h.knocking.Add(1) > int64(k.h.o.UnauthenticatedConnections) {
-		k.h.knocking.Add(-1)
-		return k.crowded()
-	}
-	g := &Guest{knock: k, request: k.request(identity, offered), waits: true}
+	g := &Guest{knock: k, request: k.request(identity, offered)}
 	defer g.leave()
 	c, err := k.accept(chosen, "")
 	if err == nil {
@@ -154,7 +150,6 @@ type Guest struct {
 	rest    []byte   // has been read of conn, and not taken
 	wire    transport.Wire
 	start   func()
-	waits   bool // counts in Handler.knocking
 	client  client
 }
 
@@ -186,8 +181,10 @@ var ErrGuest = errors.New("websocket: the client is gone")
 // waits for them no longer than the handshake time. p is valid during the call
 // alone. An error is [ErrGuest].
 func (g *Guest) Receive(take func(p []byte) (more bool)) error {
-	defer g.stopWaiting()
-	g.conn.SetDeadline(time.Now().Add(g.knock.h.o.HandshakeTimeout))
+	h := g.knock.h
+	g.conn.SetDeadline(time.Now().Add(h.o.HandshakeTimeout))
+	waiting := h.waiting.add(g.conn, h.o.UnauthenticatedConnections)
+	defer h.waiting.remove(waiting)
 	r := &greeter{guest: g, take: take}
 	hold := newGuestHold(g)
 	defer hold.done()
@@ -198,8 +195,10 @@ func (g *Guest) Receive(take func(p []byte) (more bool)) error {
 			r.refuse(bad)
 		}
 		r.bare += int(g.client.reader.bare)
+		g.rest = p[n:]
 		switch most := 2 * g.Limits().ControlRate; {
 		case r.bad != nil:
+			g.client.reader = reader{} // what follows is at best frames again
 			g.Refuse(engine.Errorf(engine.CodeInvalid, "websocket.frame", "%s", r.bad.detail), nil, r.bad.code, r.bad.reason)
 			return ErrGuest
 		case r.gone:
@@ -209,15 +208,21 @@ func (g *Guest) Receive(take func(p []byte) (more bool)) error {
 			g.Refuse(err, nil, engine.ClosePolicy, err.Message+" [limits.controlRate]")
 			return ErrGuest
 		case !more:
-			g.rest = append([]byte(nil), p[n:]...)
+			g.rest = bytes.Clone(g.rest)
 			return nil
 		}
-		if p = p[n:]; len(p) > 0 {
+		if p = g.rest; len(p) > 0 {
 			continue
 		}
 		n, err := g.conn.Read(buf[:])
 		if reason := hold.add(n); reason != "" {
 			g.Refuse(engine.Errorf(engine.CodeUnavailable, "limits.totalUnfinishedBytes", "%s", reason), nil, engine.ClosePolicy, reason)
+			return ErrGuest
+		}
+		if err != nil && h.waiting.remove(waiting) {
+			err := engine.Errorf(engine.CodeUnavailable, "limits.unauthenticatedConnections",
+				"More than %d clients have not sent a first message.", h.o.UnauthenticatedConnections)
+			g.Refuse(err, nil, engine.ClosePolicy, err.Message+" [limits.unauthenticatedConnections]")
 			return ErrGuest
 		}
 		if err != nil {
@@ -226,13 +231,6 @@ func (g *Guest) Receive(take func(p []byte) (more bool)) error {
 			return ErrGuest
 		}
 		p = buf[:n]
-	}
-}
-
-func (g *Guest) stopWaiting() {
-	if g.waits {
-		g.waits = false
-		g.knock.h.knocking.Add(-1)
 	}
 }
 
@@ -279,7 +277,6 @@ func (r *greeter) refuse(err *frameError) { r.bad = err }
 // no connection could be opened on that.
 func (g *Guest) Refuse(err error, last []byte, code engine.CloseCode, text string) {
 	h := g.knock.h
-	g.stopWaiting()
 	g.knock.note(http.StatusSwitchingProtocols, err)
 	if g.wire != nil {
 		_, werr := g.wire.OfferBytes(appendLast(nil, last, code, text))
@@ -294,7 +291,7 @@ func (g *Guest) Refuse(err error, last []byte, code engine.CloseCode, text strin
 	crowded := h.leaving.Add(1) > int64(h.o.UnauthenticatedConnections)
 	c.SetDeadline(time.Now().Add(h.limits.CloseTimeout))
 	if _, err := c.Write(appendLast(nil, last, code, text)); err == nil && !crowded {
-		awaitClose(c, g.rest)
+		awaitClose(c, g.client.reader, g.rest)
 	}
 }
 
@@ -319,7 +316,6 @@ func (g *Guest) Start() {
 // leave cuts off a guest that was not settled, and lets go of what only the
 // beginning needed.
 func (g *Guest) leave() {
-	g.stopWaiting()
 	switch {
 	case g.conn != nil:
 		g.conn.Close()

@@ -165,22 +165,36 @@ func TestProtocolIsBounded(t *testing.T) {
 		s, e, target := toyDoor(t, p, network{pipe: true}, websocket.Options{UnauthenticatedConnections: 1, HandshakeTimeout: 3 * time.Second})
 		first, _ := s.dial(t, target, "toy", nil)
 		synctest.Wait()
-		if c, res := s.dial(t, target, "toy", nil); c != nil || !strings.HasPrefix(res, "503 ") {
-			t.Errorf("a second one that says nothing: %s", res)
+		second, res := s.dial(t, target, "toy", nil)
+		if second == nil {
+			t.Fatalf("a second one is refused: %s", res)
 		}
 		began := time.Now()
-		if _, p, err := first.readFrame(); err == nil {
-			t.Errorf("the first one got %s", hex.EncodeToString(p))
+		op, reason, err := first.readFrame()
+		if err != nil || op != ws.OpClose || !strings.HasSuffix(string(reason), "[limits.unauthenticatedConnections]") || time.Since(began) > 0 {
+			t.Errorf("the first one got %d %q, %v after %s", op, reason, err, time.Since(began))
+		}
+		if _, p, err := second.readFrame(); err == nil {
+			t.Errorf("the second one got %s", hex.EncodeToString(p))
 		}
 		if took := time.Since(began); took != 3*time.Second {
 			t.Errorf("it was cut after %s", took)
 		}
 		synctest.Wait()
-		if c, res := s.dial(t, target, "toy", nil); c == nil {
-			t.Errorf("a third one: %s", res)
+		third, res := s.dial(t, target, "toy", nil)
+		if third == nil {
+			t.Fatalf("a third one: %s", res)
+		}
+		third.write(frame(0x82, []byte("ann.")))
+		synctest.Wait()
+		if c, res := s.dial(t, target, "toy", nil); c == nil { // the third one has begun, and stays
+			t.Errorf("a fourth one: %s", res)
+		}
+		if op, _, err := third.readFrame(); err != nil || op == ws.OpClose {
+			t.Errorf("the third one got %d, %v", op, err)
 		}
 		e.Close()
-		time.Sleep(4 * time.Second) // the third one's time
+		time.Sleep(4 * time.Second) // the fourth one's time
 	})
 }
 

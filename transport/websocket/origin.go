@@ -169,6 +169,13 @@ func (p OriginPattern) String() string {
 	return p.origin.scheme + "://" + host + ":" + p.origin.port
 }
 
+// Matches reports whether an origin is one of the pattern's; named is what the Origin
+// header of a request holds.
+func (p OriginPattern) Matches(named string) bool {
+	o, ok := parseOrigin(named)
+	return p.any || ok && p.matches(o)
+}
+
 func (p OriginPattern) matches(o origin) bool {
 	switch {
 	case p.any:

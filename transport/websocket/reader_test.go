@@ -246,3 +246,53 @@ func BenchmarkEncoding(b *testing.B) {
 		})
 	}
 }
+
+// counting counts what it is told.
+type counting struct {
+	record
+	frames int
+}
+
+func (c *counting) message(ws.OpCode, bool, []byte) bool { c.frames++; return true }
+func (c *counting) control(ws.OpCode, []byte) bool       { c.frames++; return true }
+
+// One call handles a share of the frames that it is given, and says how many of them
+// carried no data.
+func TestFeedHandlesAShareOfFrames(t *testing.T) {
+	masked := func(first byte, p string) []byte { return append([]byte{first, 0x80 | byte(len(p)), 0, 0, 0, 0}, p...) }
+	for _, test := range []struct {
+		name  string
+		frame []byte
+		bare  uint8 // of framesPerTurn
+	}{
+		{"pings", masked(0x89, ""), framesPerTurn},
+		{"pongs with a payload", masked(0x8a, "p"), framesPerTurn},
+		{"messages", masked(0x82, "p"), 0},
+		{"empty messages", masked(0x82, ""), framesPerTurn},
+		{"messages whose last fragment is empty", append(masked(0x02, "p"), masked(0x80, "")...), 0},
+		{"messages whose first fragment is empty", append(masked(0x02, ""), masked(0x80, "p")...), framesPerTurn / 2},
+		{"messages with an empty fragment in the middle", append(append(masked(0x02, "p"), masked(0x00, "")...), masked(0x80, "")...), framesPerTurn / 3},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r, to := reader{limit: fuzzLimit}, counting{}
+			b := bytes.Repeat(test.frame, 1000)
+			n, more, err := r.feed(b, &to)
+			if err != nil || !more || n > len(b)*framesPerTurn/1000 || n < framesPerTurn*6 {
+				t.Fatalf("took %d of %d bytes, more: %v, %v", n, len(b), more, err)
+			}
+			if r.bare != test.bare {
+				t.Errorf("%d of %d frames carried no data; want %d", r.bare, framesPerTurn, test.bare)
+			}
+			for n < len(b) {
+				did, _, err := r.feed(b[n:], &to)
+				if err != nil {
+					t.Fatal(err)
+				}
+				n += did
+			}
+			if to.frames != 1000 {
+				t.Errorf("%d messages or control frames came out; want 1000", to.frames)
+			}
+		})
+	}
+}

@@ -95,7 +95,7 @@ func (k *knock) refuseRecovery(why error, reason string, offered []string) error
 	c.SetDeadline(time.Now().Add(h.limits.CloseTimeout))
 	body := appendClose(nil, engine.ClosePolicy, reason)
 	if _, err := c.Write(append(appendHeader(c.answer, ws.OpClose, false, len(body)), body...)); err == nil && !crowded {
-		awaitClose(c, c.rest)
+		awaitClose(c, reader{}, c.rest)
 	}
 	c.Close()
 	return nil
@@ -104,22 +104,29 @@ func (k *knock) refuseRecovery(why error, reason string, offered []string) error
 // awaitClose reads until the client has said goodbye or is gone. Closing first,
 // with bytes unread, would make the kernel reset the connection, and the client
 // might never see the close frame.
-func awaitClose(c net.Conn, rest []byte) {
-	var (
-		r   = reader{mute: true}
-		buf [512]byte
-	)
-	for p := rest; ; {
-		if _, more, bad := r.feed(p, goodbye{}); bad != nil || !more {
+func awaitClose(c net.Conn, r reader, rest []byte) {
+	r.mute = true
+	var buf [512]byte
+	for p, reads := rest, 0; reads < maxGoodbyeReads; {
+		n, more, bad := r.feed(p, goodbye{})
+		if bad != nil || !more {
 			return
+		}
+		if p = p[n:]; len(p) > 0 {
+			continue
 		}
 		n, err := c.Read(buf[:])
 		if err != nil {
 			return
 		}
 		p = buf[:n]
+		reads++
 	}
 }
+
+// maxGoodbyeReads is how often a client is read for its close frame, whatever else
+// it sends.
+const maxGoodbyeReads = 1000
 
 // goodbye is a receiver that waits for a close frame.
 type goodbye struct{}

@@ -59,7 +59,7 @@ func (h *guestHold) cut(reason string) {
 	defer h.mu.Unlock()
 	if h.conn != nil {
 		h.reason = reason
-		h.conn.SetReadDeadline(time.Unix(1, 0)) //nolint:errcheck // then it is closed, which ends the wait as well
+		h.conn.SetReadDeadline(time.Unix(1, 0)) // then it is closed, which ends the wait as well
 	}
 }
 

@@ -51,23 +51,48 @@ func Path(rest string) string {
 }
 
 // Decode resolves the percent escapes of a path once, except that of a slash,
-// which stays as it is, as the service does with the paths of requests. What
-// is no escape stays too.
+// which stays as it is: a slash of a name does not separate names. What is no
+// escape stays too.
 func Decode(path string) string {
+	return decode(path, func(out []byte, c byte, raw string) []byte {
+		if c == '/' {
+			return append(out, raw...)
+		}
+		return append(out, c)
+	})
+}
+
+// Normal returns a path with the escapes of its names in one form: the slash and the
+// percent sign of a name are %2F and %25, and nothing else is escaped. Two paths have
+// the same normal form if they have the same names.
+func Normal(path string) string {
+	return decode(path, func(out []byte, c byte, raw string) []byte {
+		switch {
+		case c == '/' && raw != "/":
+			return append(out, "%2F"...)
+		case c == '%':
+			return append(out, "%25"...)
+		}
+		return append(out, c)
+	})
+}
+
+// decode calls put with each character of a path, and with what it was written as: an
+// escape, or the character itself.
+func decode(path string, put func(out []byte, c byte, raw string) []byte) string {
 	if !strings.Contains(path, "%") {
 		return path
 	}
 	out := make([]byte, 0, len(path))
 	for i := 0; i < len(path); i++ {
 		if path[i] == '%' && i+2 < len(path) {
-			hi, lo := unhex(path[i+1]), unhex(path[i+2])
-			if c := hi<<4 | lo; hi < 16 && lo < 16 && c != '/' {
-				out = append(out, c)
+			if hi, lo := unhex(path[i+1]), unhex(path[i+2]); hi < 16 && lo < 16 {
+				out = put(out, hi<<4|lo, path[i:i+3])
 				i += 2
 				continue
 			}
 		}
-		out = append(out, path[i])
+		out = put(out, path[i], path[i:i+1])
 	}
 	return string(out)
 }

@@ -62,6 +62,23 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+func TestNormal(t *testing.T) {
+	for _, tt := range []struct{ path, want string }{
+		{"/a+b%20c%5b%5D", "/a+b c[]"},
+		{"/a/b", "/a/b"},
+		{"/x%20/a%2Fb%2f", "/x /a%2Fb%2F"},
+		{"a%252Fb", "a%252Fb"},
+		{"a%25252Fb", "a%25252Fb"},
+		{"a%25%32Fb", "a%252Fb"},
+		{"100%", "100%25"},
+		{"%zz%C3%BC", "%25zzü"},
+	} {
+		if got := audience.Normal(tt.path); got != tt.want {
+			t.Errorf("Normal(%q) = %q, want %q", tt.path, got, tt.want)
+		}
+	}
+}
+
 func TestFold(t *testing.T) {
 	for _, tt := range []struct {
 		a, b string

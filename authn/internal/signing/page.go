@@ -67,8 +67,17 @@ func Discovery(issuer string, claims []string, keys func() KeySet, fallback http
 	})
 }
 
-// ServePage answers a request with a page that readers of tokens may cache.
+// ServePage answers a request with a page that readers of tokens may cache. It is public,
+// so that pages of every origin may read it (Fetch, section 3.3: "CORS protocol").
 func ServePage(w http.ResponseWriter, r *http.Request, page any) {
+	w.Header().Set("Access-Control-Allow-Origin", "*")
+	if r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != "" {
+		w.Header().Set("Access-Control-Allow-Methods", "GET, HEAD")
+		w.Header().Set("Access-Control-Allow-Headers", "*")
+		w.Header().Set("Access-Control-Max-Age", "3600")
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		http.Error(w, "this page is read with GET", http.StatusMethodNotAllowed)

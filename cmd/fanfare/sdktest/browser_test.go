@@ -1,6 +1,8 @@
 package sdktest
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,4 +25,18 @@ func inBrowser(t *testing.T, file string, env ...string) {
 func TestBrowserAndSDKInOneGroup(t *testing.T) {
 	need(t, "chromium", "chromium-browser", "google-chrome")
 	inBrowser(t, "group.test.js", startNode(t, plain, nil).env()...)
+}
+
+// TestPagesOfOtherOrigins has a browser's pages call REST, the identity API and the
+// public keys: those of an allowed origin, and those of another one.
+func TestPagesOfOtherOrigins(t *testing.T) {
+	need(t, "chromium", "chromium-browser", "google-chrome")
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "text/html") }))
+	t.Cleanup(app.Close)
+	n := &node{Key: randomKey(), Secondary: randomKey()}
+	n.Endpoint = serve(t, map[string]any{
+		"accessKeys": map[string]string{"primary": n.Key, "secondary": n.Secondary},
+		"cors":       map[string]any{"allowedOrigins": []string{app.URL}},
+	}).waitFor(t, endpointLine)
+	inBrowser(t, "cors.test.js", append(n.env(), "FANFARE_PAGE="+app.URL)...)
 }

@@ -34,11 +34,12 @@ const DevelopmentKey Secret = accesskey.DevelopmentKey
 // has been loaded.
 type Config struct {
 	Listen           string         `key:"listen" doc:"address of HTTP: WebSocket clients, REST and health; port 0 lets the system choose"`
-	PublicEndpoint   string         `key:"publicEndpoint" doc:"what clients and tokens call this service, as in https://rt.example.com; default: the listen address"`
+	PublicEndpoint   string         `key:"publicEndpoint" doc:"what clients and tokens call this service, as in https://rt.example.com, or https://example.com/rt behind a proxy that keeps the path or removes it; default: the listen address"`
 	AudienceHosts    []string       `key:"audienceHosts" doc:"further host names that tokens may be addressed to, and requests signed for, for reverse proxies"`
 	TrustedProxies   []netip.Prefix `key:"trustedProxies" doc:"addresses or networks whose X-Forwarded-For, -Host and -Proto headers are believed"`
 	ClientCertHeader string         `key:"clientCertHeader" doc:"header in which trustedProxies, who must remove it from what clients send, hand on client certificates: Client-Cert (RFC 9440) or X-ARR-ClientCert; default: none"`
 	AllowedOrigins   []string       `key:"allowedOrigins" doc:"origins whose pages may connect, such as https://app.example.com, https://*.example.com, or * for all; default: on a node with the development key those of this machine, for clients that nothing but a certificate proves that of publicEndpoint, or of the address they used; otherwise all"`
+	CORS             CORS           `key:"cors"`
 	Compression      Compression    `key:"compression"`
 	TLS              TLS            `key:"tls"`
 	AccessKeys       AccessKeys     `key:"accessKeys"`
@@ -53,6 +54,11 @@ type Config struct {
 	Drain            Drain          `key:"drain"`
 	Metrics          Metrics        `key:"metrics"`
 	Log              Log            `key:"log"`
+}
+
+// CORS is about pages of other origins that call REST and the identity API.
+type CORS struct {
+	AllowedOrigins []string `key:"allowedOrigins" doc:"origins whose pages may call REST and the identity API from a browser, such as https://app.example.com, https://*.example.com, or * for all; public keys are open to all; default: none"`
 }
 
 // Compression is about permessage-deflate (RFC 7692).
@@ -191,7 +197,13 @@ type Limits struct {
 	MessageTimeout             time.Duration `key:"messageTimeout" doc:"time from a client message's first byte to its last, pings between its fragments or not; the largest message at the slowest uplink must pass"`
 	TotalUnfinishedBytes       int           `key:"totalUnfinishedBytes" doc:"bytes of all messages that have not arrived completely; 0: an eighth of memory; over it the connection with the largest is ended first"`
 	ControlRate                int           `key:"controlRate" doc:"what a client may send in a second, and twice at once, that carries no data: pings, empty fragments, acknowledgements of nothing new; above it the client is read more slowly, then closed"`
+	GroupBytesPerConnection    int           `key:"groupBytesPerConnection" doc:"bytes of the names of the groups that one connection may be in"`
+	TotalGroupBytes            int           `key:"totalGroupBytes" doc:"bytes that all groups and memberships may hold, by an estimate; 0: an eighth of memory"`
 	PendingEvents              int           `key:"pendingEvents" doc:"requests that may wait in one connection's lane, and calls under way at one handler"`
+	PendingEventBytes          int           `key:"pendingEventBytes" doc:"bytes of one connection's requests that may wait for event handlers; from half of it on the connection is not read; 0: eight messages of limits.messageBytes, at least 8 MiB"`
+	PendingEventBytesPerUser   int           `key:"pendingEventBytesPerUser" doc:"bytes of events that may wait for handlers, or be under way, for one user of a hub, or for the clients without a user of an IPv4 /24 or IPv6 /56; at half of it their connections have one event at a time, and the events of those that have left are dropped; at the bound new connections of theirs are refused; 0: four times limits.pendingEventBytes, at most half of limits.pendingEventBytesPerHub"`
+	PendingEventBytesPerHub    int           `key:"pendingEventBytesPerHub" doc:"the same for one hub; 0: half of limits.totalPendingEventBytes"`
+	TotalPendingEventBytes     int           `key:"totalPendingEventBytes" doc:"the same for the node; 0: an eighth of memory"`
 }
 
 // Drain is about an orderly end.
@@ -223,6 +235,7 @@ func Default() *Config {
 			GroupsPerConnection:        10_000,
 			MessageTimeout:             time.Minute,
 			ControlRate:                100,
+			GroupBytesPerConnection:    1 << 20,
 			PendingEvents:              1024,
 		},
 		Entra:    Entra{Authority: entra.Authority, KeepKeys: 24 * time.Hour},

@@ -68,6 +68,7 @@ func TestAllMistakesAtOnce(t *testing.T) {
 
 func TestOneMistake(t *testing.T) {
 	const key = "0123456789012345678901234567890123456789"
+	const notBefore = "fanfare.yaml:1:17: publicEndpoint: has a path that cannot stand before the node's own; expected at most 256 letters, digits, -, ., _ and ~ between slashes, and first none of api, client, clients, identities, teamsUser, access, healthz, readyz, console, .well-known, as in https://example.com/rt"
 	const pin = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	for _, test := range []struct {
 		name, text string
@@ -76,7 +77,7 @@ func TestOneMistake(t *testing.T) {
 		{"empty file", "", ""},
 		{"only a comment", "# nothing\n", ""},
 		{"null leaves the default", "listen:\nhubs:\n  chat:\n", ""},
-		{"not a map", "- listen\n", "fanfare.yaml:1:1: found a list; expected a map with the keys listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, allowedOrigins, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, users, store, hubs, limits, drain, metrics, log"},
+		{"not a map", "- listen\n", "fanfare.yaml:1:1: found a list; expected a map with the keys listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, allowedOrigins, cors, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, users, store, hubs, limits, drain, metrics, log"},
 		{"broken YAML", "listen: [a\n", "fanfare.yaml:1:9: not valid YAML: sequence end token ']' not found"},
 		{"broken YAML beside a secret", "accessKeys:\n  primary: \"" + key + "\n", "fanfare.yaml:2:12: not valid YAML: could not find end character of double-quoted text"},
 		{"two documents", "listen: 127.0.0.1:1\n---\nlisten: 127.0.0.1:2\n", "fanfare.yaml: holds more than one YAML document; expected one"},
@@ -87,7 +88,7 @@ func TestOneMistake(t *testing.T) {
 		{"key elsewhere", "certFile: a.pem\n", "fanfare.yaml:1:1: certFile: unknown key here; it belongs in tls"},
 		{"swapped letters", "lisetn: a\n", "fanfare.yaml:1:1: lisetn: unknown key; the nearest known one is listen"},
 		{"other case", "Listen: a\n", "fanfare.yaml:1:1: Listen: unknown key; the nearest known one is listen"},
-		{"nothing like it", "zzz: a\n", "fanfare.yaml:1:1: zzz: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, allowedOrigins, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, users, store, hubs, limits, drain, metrics, log"},
+		{"nothing like it", "zzz: a\n", "fanfare.yaml:1:1: zzz: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, allowedOrigins, cors, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, users, store, hubs, limits, drain, metrics, log"},
 		{"no port", "listen: localhost\n", `fanfare.yaml:1:9: listen: found "localhost"; expected HOST:PORT, such as 127.0.0.1:8080 or :8080`},
 		{"named port", "listen: localhost:http\n", `fanfare.yaml:1:9: listen: found the port "http"; expected a number from 0 to 65535`},
 		{"strangers without a key", "listen: 0.0.0.0:8080\n", "defaults: accessKeys.primary: none is set; expected a key of your own, since 0.0.0.0:8080 is not a loopback address"},
@@ -130,8 +131,23 @@ func TestOneMistake(t *testing.T) {
 		{"no time for a message", "limits: { messageTimeout: 0s }\n", "fanfare.yaml:1:27: limits.messageTimeout: found 0s; expected 100ms to 24h"},
 		{"unfinished below one client's", "limits: { totalUnfinishedBytes: 1048576 }\n", "fanfare.yaml:1:33: limits.totalUnfinishedBytes: found 1048576, less than twice limits.messageBytes (1048576), which one client can take; expected at least that, or 0"},
 		{"no pings", "limits: { controlRate: 0 }\n", "fanfare.yaml:1:24: limits.controlRate: found 0; expected 1 to 1000000"},
-		{"merge key", "x: &x { enabled: true }\ncompression: { <<: *x }\n", "fanfare.yaml:1:1: x: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, allowedOrigins, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, users, store, hubs, limits, drain, metrics, log"},
+		{"no room for names of groups", "limits: { groupBytesPerConnection: 0 }\n", "fanfare.yaml:1:36: limits.groupBytesPerConnection: found 0; expected 1 to 1073741824"},
+		{"negative room for groups", "limits: { totalGroupBytes: -1 }\n", "fanfare.yaml:1:28: limits.totalGroupBytes: found -1; expected 0 or more"},
+		{"negative room for a connection's events", "limits: { pendingEventBytes: -1 }\n", "fanfare.yaml:1:30: limits.pendingEventBytes: found -1; expected 0 or more"},
+		{"negative room for a user's events", "limits: { pendingEventBytesPerUser: -1 }\n", "fanfare.yaml:1:37: limits.pendingEventBytesPerUser: found -1; expected 0 or more"},
+		{"negative room for a hub's events", "limits: { pendingEventBytesPerHub: -1 }\n", "fanfare.yaml:1:36: limits.pendingEventBytesPerHub: found -1; expected 0 or more"},
+		{"negative room for events", "limits: { totalPendingEventBytes: -1 }\n", "fanfare.yaml:1:35: limits.totalPendingEventBytes: found -1; expected 0 or more"},
+		{"merge key", "x: &x { enabled: true }\ncompression: { <<: *x }\n", "fanfare.yaml:1:1: x: unknown key; known ones are listen, publicEndpoint, audienceHosts, trustedProxies, clientCertHeader, allowedOrigins, cors, compression, tls, accessKeys, disableLocalAuth, entra, identity, keyVault, users, store, hubs, limits, drain, metrics, log"},
 		{"certificates that nobody asks for", "tls: { clientCertEnabled: true }\n", "fanfare.yaml:1:27: tls.clientCertEnabled: set without tls.certFile, so nobody is asked; expected TLS here, or clientCertHeader for a proxy that does TLS"},
+		{"an endpoint with a path", "publicEndpoint: https://example.com/rt/v1.0/\n", ""},
+		{"an endpoint behind a path of the node's", "publicEndpoint: https://example.com/api/v1\n", notBefore},
+		{"an endpoint with an escape", "publicEndpoint: https://example.com/a%2Fb\n", notBefore},
+		{"an endpoint with dots", "publicEndpoint: https://example.com/a/../b\n", notBefore},
+		{"an endpoint with two slashes", "publicEndpoint: https://example.com/a//b\n", notBefore},
+		{"an endpoint with a blank", "publicEndpoint: https://example.com/a b\n", notBefore},
+		{"an endpoint with a long path", "publicEndpoint: https://example.com/" + strings.Repeat("a", 256) + "\n", notBefore},
+		{"origins of pages", "cors: { allowedOrigins: ['*', 'https://App.example.com', 'https://*.example.com', 'http://localhost:3000', 'http://[::1]:80'] }\n", ""},
+		{"an origin with a path in cors", "cors: { allowedOrigins: ['https://app.example.com/x'] }\n", `fanfare.yaml:1:26: cors.allowedOrigins[0]: found "https://app.example.com/x"; expected *, or scheme://host with the port if it is not the scheme's own, such as https://app.example.com or https://*.example.com`},
 		{"a header that nobody writes", "clientCertHeader: Client-Cert\n", "fanfare.yaml:1:19: clientCertHeader: set without trustedProxies; expected the addresses of those who write it"},
 		{"another header", "clientCertHeader: X-SSL-Cert\ntrustedProxies: [10.0.0.1]\n", "fanfare.yaml:1:19: clientCertHeader: found \"X-SSL-Cert\"; expected Client-Cert or X-ARR-ClientCert"},
 		{"certificates of nobody", "hubs: { chat: { clientCertificates: { roles: [a] } } }\n", "fanfare.yaml:1:39: hubs.chat.clientCertificates: trusts nobody; expected caFile, thumbprints or both"},
@@ -273,6 +289,7 @@ var samples = map[string]string{
 	"publicEndpoint":                "https://rt.example.com",
 	"audienceHosts":                 "a.example.com, b.example.com",
 	"trustedProxies":                "10.0.0.0/8",
+	"cors.allowedOrigins":           "https://app.example.com, *",
 	"tls.certFile":                  "cert.pem", // does not exist: must be complained about, so it arrived
 	"tls.keyFile":                   "key.pem",
 	"accessKeys.primary":            strings.Repeat("p", 32),

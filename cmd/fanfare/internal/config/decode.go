@@ -18,6 +18,10 @@ type decoder struct {
 	problems Problems
 	warnings Problems
 	places   map[string]place // by path
+
+	read   func(path string) ([]byte, error)
+	source []byte // the text of the file
+	empty  bool   // the file holds no key
 }
 
 func (d *decoder) problem(at place, path, format string, args ...any) {

@@ -34,6 +34,7 @@ func (d *decoder) judge(c *Config) {
 	}
 	d.origins(c.AllowedOrigins, "allowedOrigins")
 	d.openOrigins(c)
+	d.origins(c.CORS.AllowedOrigins, "cors.allowedOrigins")
 	d.certificate(c)
 	d.clientCerts(c)
 	d.keys(c, listen)
@@ -246,14 +247,42 @@ func (d *decoder) endpoint(s, path string) string {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		// Not quoted: a URL may hold a password.
 		d.bad(path, "not an endpoint; expected http:// or https:// and a host, such as https://rt.example.com")
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "":
-		d.bad(path, "holds more than an endpoint; expected a scheme, a host and perhaps a port, such as https://rt.example.com")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		d.bad(path, "holds more than an endpoint; expected a scheme, a host and perhaps a port and a path, such as https://rt.example.com")
+	case !isPublicPath(u.EscapedPath()):
+		d.bad(path, "has a path that cannot stand before the node's own; expected at most %d letters, digits, -, ., _ and ~ between slashes, and first none of %s, as in https://example.com/rt", maxPublicPath, strings.Join(ownPaths, ", "))
 	case !isHost(u.Hostname()):
 		d.bad(path, "found the host %s; expected an IP address or a host name", quote(u.Hostname()))
 	case u.Port() != "" && (portErr != nil || port == 0):
 		d.bad(path, "found the port %s; expected a number from 1 to 65535", quote(u.Port()))
 	}
-	return u.Scheme + "://" + strings.TrimSuffix(u.Host, ":")
+	return u.Scheme + "://" + strings.TrimSuffix(u.Host, ":") + strings.TrimSuffix(u.Path, "/")
+}
+
+const maxPublicPath = 256
+
+// ownPaths begin the paths of the node itself. Behind one of them it could not be told
+// whether a proxy has removed the public path.
+var ownPaths = []string{"api", "client", "clients", "identities", "teamsUser", "access", "healthz", "readyz", "console", ".well-known"}
+
+// isPublicPath reports whether path, perhaps with a slash at its end, may stand before the
+// node's own paths.
+func isPublicPath(path string) bool {
+	path = strings.TrimSuffix(path, "/")
+	if path == "" {
+		return true
+	}
+	for i, part := range strings.Split(path[1:], "/") {
+		if part == "" || strings.Trim(part, ".") == "" || i == 0 && slices.Contains(ownPaths, part) {
+			return false
+		}
+		for _, c := range part {
+			if c > unicode.MaxASCII || !unicode.IsLetter(c) && !unicode.IsDigit(c) && !strings.ContainsRune("-._~", c) {
+				return false
+			}
+		}
+	}
+	return len(path) <= maxPublicPath
 }
 
 func (d *decoder) certificate(c *Config) {
@@ -422,7 +451,13 @@ func (d *decoder) limits(l *Limits) {
 		{"groupsPerConnection", l.GroupsPerConnection, 1, 1 << 30},
 		{"totalUnfinishedBytes", l.TotalUnfinishedBytes, 0, math.MaxInt},
 		{"controlRate", l.ControlRate, 1, 1_000_000},
+		{"groupBytesPerConnection", l.GroupBytesPerConnection, 1, 1 << 30},
+		{"totalGroupBytes", l.TotalGroupBytes, 0, math.MaxInt},
 		{"pendingEvents", l.PendingEvents, 1, 1 << 30},
+		{"pendingEventBytes", l.PendingEventBytes, 0, math.MaxInt},
+		{"pendingEventBytesPerUser", l.PendingEventBytesPerUser, 0, math.MaxInt},
+		{"pendingEventBytesPerHub", l.PendingEventBytesPerHub, 0, math.MaxInt},
+		{"totalPendingEventBytes", l.TotalPendingEventBytes, 0, math.MaxInt},
 	} {
 		switch {
 		case bound.got >= bound.least && bound.got <= bound.most:

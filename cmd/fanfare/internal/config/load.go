@@ -38,8 +38,13 @@ const maxFile = 4 << 20
 // [Problems] and holds every mistake that was found; the second result holds
 // what is allowed but worth saying, with or without an error.
 func Load(s Sources) (*Config, Problems, error) {
+	d := &decoder{places: map[string]place{}, read: read}
+	return d.result(d.load(s))
+}
+
+// load decodes all layers and judges what they say.
+func (d *decoder) load(s Sources) *Config {
 	c := Default()
-	d := &decoder{places: map[string]place{}}
 	if s.File != "" {
 		d.file(s.File, c)
 	}
@@ -48,6 +53,11 @@ func Load(s Sources) (*Config, Problems, error) {
 		d.flag(f, c)
 	}
 	d.judge(c)
+	return c
+}
+
+// result returns c, unless there are mistakes.
+func (d *decoder) result(c *Config) (*Config, Problems, error) {
 	d.problems.sort()
 	d.warnings.sort()
 	if len(d.problems) > 0 {
@@ -58,7 +68,7 @@ func Load(s Sources) (*Config, Problems, error) {
 
 func (d *decoder) file(path string, c *Config) {
 	at := place{layer: fromFile, name: path}
-	text, err := read(path)
+	text, err := d.read(path)
 	if err != nil {
 		d.problem(at, "", "%s", err)
 		return
@@ -68,6 +78,7 @@ func (d *decoder) file(path string, c *Config) {
 		d.problems = append(d.problems, *problem)
 		return
 	}
+	d.source, d.empty = text, n.shape == null || n.shape == mapping && len(n.entries) == 0
 	d.value(n, reflect.ValueOf(c).Elem(), keyPath{})
 }
 
