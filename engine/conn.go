@@ -123,7 +123,12 @@ func (c *Conn) Hub() *Hub { return c.hub }
 func (c *Conn) UserID() UserID { return c.user }
 
 // Subprotocol returns the name of the subprotocol, empty for a raw connection.
-func (c *Conn) Subprotocol() string { return c.protocol.Value() }
+func (c *Conn) Subprotocol() string {
+	if c.protocol == (unique.Handle[string]{}) {
+		return "" // an in-process subscriber
+	}
+	return c.protocol.Value()
+}
 
 // Post queues m for this connection alone, behind all that was queued before.
 // What is posted to a connection that is over is dropped.
