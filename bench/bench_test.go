@@ -369,7 +369,7 @@ func TestScenarios(t *testing.T) {
 	} {
 		t.Run(args, func(t *testing.T) {
 			var out strings.Builder
-			list := append(strings.Fields(args), "--rounds", "1", "--duration", "200ms", "--warmup", "50ms")
+			list := append(strings.Fields(args), "--rounds", "1", "--duration", "200ms", "--warmup", "50ms", "--rest", "100ms")
 			if err := run(context.Background(), list, &out, io.Discard); err != nil {
 				t.Fatal(err)
 			}

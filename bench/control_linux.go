@@ -35,7 +35,7 @@ type ready struct {
 // command is a line to a child.
 type command struct {
 	// Do is "mark" (report), "gc" (collect twice, then report), "write"
-	// and "accept" (bare loop only), "open", "create", "issue" and "delete"
+	// and "accept" (bare loop only), "heap" (node only: leave a heap profile), "open", "create", "issue" and "delete"
 	// (users only).
 	Do    string
 	Write *writeJob `json:",omitempty"`

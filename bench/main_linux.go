@@ -109,6 +109,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		attempts = fs.Int("attempts", 3, "how often a measurement at a fixed rate is made, if the rate was not kept")
 		duration = fs.Duration("duration", 2*time.Second, "how long one measurement lasts")
 		warmup   = fs.Duration("warmup", 500*time.Millisecond, "how long each is warmed up")
+		rest     = fs.Duration("rest", 30*time.Second, "how long connections have been idle when their memory is measured, for the scenarios idle and idle-tls")
 		inFlight = fs.Int("inflight", 64, "messages that a saturating publisher keeps under way")
 		readers  = fs.Int("readers", 2, "goroutines that read the members' sockets")
 		portable = fs.Bool("portable", false, "make the node use its portable path instead of bare descriptors")
@@ -133,8 +134,8 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	if fs.NArg() > 0 {
 		return usagef("what is %q?", fs.Arg(0))
 	}
-	if *rounds < 1 || *duration <= 0 || *warmup <= 0 || *inFlight < 1 || *inFlight >= ring || *readers < 1 || *groups < 1 || *users < 1 {
-		return usagef("rounds, duration, warmup, inflight (below %d), readers, groups and users must be positive", ring)
+	if *rounds < 1 || *duration <= 0 || *warmup <= 0 || *rest < 0 || *inFlight < 1 || *inFlight >= ring || *readers < 1 || *groups < 1 || *users < 1 {
+		return usagef("rounds, duration, warmup, inflight (below %d), readers, groups and users must be positive, and rest must not be negative", ring)
 	}
 	files, err := fileLimit()
 	if err != nil {
@@ -183,7 +184,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 
 	b := &bench{
 		ctx: ctx, progress: progress, rounds: *rounds, attempts: *attempts, warmup: *warmup, duration: *duration,
-		readers: *readers, inFlight: *inFlight, portable: *portable, profile: *profiles, binary: *binary,
+		readers: *readers, inFlight: *inFlight, rest: *rest, portable: *portable, profile: *profiles, binary: *binary,
 	}
 	if scenario == "all" && *path == "" {
 		*path = resultPath()

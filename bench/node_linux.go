@@ -50,7 +50,8 @@ const hub = engine.HubName("bench")
 // runNode is the node that is measured: an engine behind the WebSocket door, with
 // access tokens verified, and groups and permissions as a real one has them.
 func runNode(in io.Reader, out io.Writer) (err error) {
-	if dir := os.Getenv(profileVariable); dir != "" {
+	dir := os.Getenv(profileVariable)
+	if dir != "" {
 		stop, err := profile(dir, "node")
 		if err != nil {
 			return err
@@ -104,7 +105,12 @@ func runNode(in io.Reader, out io.Writer) (err error) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()
-	err = answer(in, out, hello, e.Stats, nil)
+	err = answer(in, out, hello, e.Stats, func(c command) error {
+		if c.Do != "heap" || dir == "" {
+			return errors.ErrUnsupported
+		}
+		return heapProfile(filepath.Join(dir, fmt.Sprintf("node-%d.idle.heap", os.Getpid())))
+	})
 	srv.Close()
 	<-done
 	return err
@@ -124,17 +130,20 @@ func profile(dir, name string) (stop func(), err error) {
 	}
 	return func() {
 		pprof.StopCPUProfile()
-		err := f.Close()
-		runtime.GC()
-		if h, e := os.Create(base + ".heap"); e == nil {
-			err = errors.Join(err, pprof.WriteHeapProfile(h), h.Close())
-		} else {
-			err = errors.Join(err, e)
-		}
-		if err != nil {
+		if err := errors.Join(f.Close(), heapProfile(base+".heap")); err != nil {
 			fmt.Fprintln(os.Stderr, "bench: profile:", err)
 		}
 	}, nil
+}
+
+// heapProfile writes what is live to a file.
+func heapProfile(path string) error {
+	runtime.GC()
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.WriteHeapProfile(f), f.Close())
 }
 
 // keys are the one key of a node.

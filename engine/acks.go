@@ -6,20 +6,24 @@ const maxAcks = 1000
 // ackSet remembers the last maxAcks ids that succeeded. Clients count upwards,
 // so the newest run of consecutive ids is mostly all there is.
 type ackSet struct {
-	newest ackRange // valid if count > 0
-	count  int
-	older  *[]ackRange // oldest first; nil if there are none
+	last  AckID  // of the newest run; valid if count > 0
+	run   uint16 // how many ids the newest run has
+	count uint16
+	older *[]ackRange // oldest first; nil if there are none
 }
 
 type ackRange struct{ first, last AckID }
 
 func (r ackRange) has(id AckID) bool { return r.first <= id && id <= r.last }
 
+// newest returns the newest run of consecutive ids.
+func (s *ackSet) newest() ackRange { return ackRange{s.last - AckID(s.run) + 1, s.last} }
+
 func (s *ackSet) has(id AckID) bool {
 	if s.count == 0 {
 		return false
 	}
-	if s.newest.has(id) {
+	if s.newest().has(id) {
 		return true
 	}
 	if s.older != nil {
@@ -36,15 +40,16 @@ func (s *ackSet) has(id AckID) bool {
 func (s *ackSet) add(id AckID) {
 	switch {
 	case s.count == 0:
-		s.newest = ackRange{id, id}
-	case id != 0 && s.newest.last == id-1:
-		s.newest.last = id
+		s.last, s.run = id, 1
+	case id != 0 && s.last == id-1:
+		s.last = id
+		s.run++
 	default:
 		if s.older == nil {
 			s.older = &[]ackRange{}
 		}
-		*s.older = append(*s.older, s.newest)
-		s.newest = ackRange{id, id}
+		*s.older = append(*s.older, s.newest())
+		s.last, s.run = id, 1
 	}
 	if s.count++; s.count > maxAcks {
 		s.forget()
@@ -55,7 +60,7 @@ func (s *ackSet) add(id AckID) {
 func (s *ackSet) forget() {
 	s.count--
 	if s.older == nil {
-		s.newest.first++
+		s.run--
 		return
 	}
 	if oldest := &(*s.older)[0]; oldest.first < oldest.last {
@@ -76,7 +81,8 @@ func (s *ackSet) export() []AckRange {
 		}
 	}
 	if s.count > 0 {
-		list = append(list, AckRange{s.newest.first, s.newest.last})
+		r := s.newest()
+		list = append(list, AckRange{r.first, r.last})
 	}
 	return list
 }

@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"time"
+	"unique"
 )
 
 // AdmitRequest is a client that has proven its identity and wants in.
@@ -186,6 +188,8 @@ type OpenOptions struct {
 	// Bind is called with the connection, and the number of this wire of it,
 	// before the sink is first used, and before Open returns. It must not block.
 	Bind func(*Conn, WireID)
+	// Owner is told what Resume and Ended are for, if neither is set.
+	Owner Owner
 	// Resume is called when a lane that was full has room. It must not block.
 	Resume func()
 	// Ended is called once when the logical connection is over, whoever ended
@@ -197,6 +201,38 @@ type OpenOptions struct {
 	// Last, if set, is what [Conn.SetLast] is called with, before anybody can find
 	// the connection or, in [Recovery.Open], hear from its new wire.
 	Last *LastMessage
+}
+
+// Owner is the door's side of a connection. As a value that the door has anyway, it
+// costs an idle connection less than two functions. Neither method may block.
+type Owner interface {
+	// Resume is OpenOptions.Resume.
+	Resume()
+	// Ended is OpenOptions.Ended.
+	Ended()
+}
+
+// ownerFuncs is an Owner made of functions, which may be nil.
+type ownerFuncs struct{ resume, ended func() }
+
+func (o *ownerFuncs) Resume() {
+	if o.resume != nil {
+		o.resume()
+	}
+}
+
+func (o *ownerFuncs) Ended() {
+	if o.ended != nil {
+		o.ended()
+	}
+}
+
+// owner returns who is to be told; nil for nobody.
+func (o *OpenOptions) owner() Owner {
+	if o.Resume == nil && o.Ended == nil {
+		return o.Owner
+	}
+	return &ownerFuncs{o.Resume, o.Ended}
 }
 
 // Open makes the connection visible, puts it into its groups and raises
@@ -265,16 +301,17 @@ func (a *Admission) stand(ctx context.Context, c *Conn) {
 
 func (a *Admission) conn(sink Sink, o *OpenOptions) *Conn {
 	e := a.hub.engine
+	id, user := oneString(string(a.id), string(a.user))
 	c := &Conn{
-		id: a.id, user: a.user, network: a.clientKey().network, subprotocol: o.Subprotocol,
+		id: ConnID(id), user: UserID(user), network: a.clientKey().network, protocol: unique.Make(o.Subprotocol),
 		hub: a.hub, shard: e.shardFor(), sink: sink,
-		numbered: o.Numbered, mute: !o.WirePings, resume: o.Resume, endedFunc: o.Ended,
+		numbered: o.Numbered, mute: !o.WirePings, owner: o.owner(),
 		grants: e.roles.compile(a.roles), nextEvent: 1,
 	}
 	if a.state != nil || o.Details != nil {
 		c.extra = &extra{handlerState: a.state, details: o.Details}
 	}
-	c.pings = o.interval(a.hub)
+	c.pings = inMilliseconds(o.interval(a.hub))
 	c.window = o.newWindow()
 	if o.Recovery > 0 && o.Numbered {
 		c.durable = newDurable(o, a.request.PeerCertificates)
@@ -282,6 +319,16 @@ func (a *Admission) conn(sink Sink, o *OpenOptions) *Conn {
 	c.setLast(o.Last, FirstWire)
 	c.heard.Store(true)
 	return c
+}
+
+// oneString returns copies of a and b that share one piece of memory, and hold on to
+// no other.
+func oneString(a, b string) (string, string) {
+	both := a + b
+	if b == "" {
+		both = strings.Clone(a)
+	}
+	return both[:len(a)], both[len(a):]
 }
 
 // interval returns how often to look for signs of life on h's wire; 0 for never.
@@ -378,7 +425,7 @@ func (h *Hub) askOthers(ctx context.Context, c *Conn, in *entrance) error {
 	}
 	answers, err := bp.Ask(ctx, &Command{
 		Hub: h.name, Verb: VerbClaim, Target: Target{TargetConn, string(c.id)},
-		User: c.user, Subprotocol: c.subprotocol, TakeOver: in.takeOver,
+		User: c.user, Subprotocol: c.Subprotocol(), TakeOver: in.takeOver,
 	})
 	if err != nil {
 		return err
@@ -393,7 +440,7 @@ func (h *Hub) askOthers(ctx context.Context, c *Conn, in *entrance) error {
 
 // yield ends c in favour of a newer connection with its id, or refuses.
 func (c *Conn) yield(user UserID, subprotocol string, takeOver bool) error {
-	if takeOver && c.subprotocol == subprotocol && c.user == user {
+	if takeOver && c.Subprotocol() == subprotocol && c.user == user {
 		c.End(EndTakenOver, ClosePolicy, "", "A newer connection with the same id took over.")
 		return nil
 	}
@@ -417,7 +464,7 @@ func (h *Hub) appear(c *Conn, in *entrance) error {
 			h.engine.connOpened(c)
 			return nil
 		}
-		if err := old.yield(c.user, c.subprotocol, in.takeOver); err != nil {
+		if err := old.yield(c.user, c.Subprotocol(), in.takeOver); err != nil {
 			return err
 		}
 	}
@@ -445,7 +492,7 @@ func (h *Hub) tryAppear(c *Conn, in *entrance) (old *Conn, _ error) {
 	e.counters.opened.Add(1)
 	// The hello goes out when all can be sent to c that is addressed to it, to its
 	// user or to the hub: whoever has seen it may do so.
-	var room [3]entry
+	var room [2]entry
 	begin := append(room[:0], entry{op: opOpen, conn: c, opening: &opening{
 		encoding: in.encoding, hold: len(in.groups) > 0, hello: in.hello, adopted: in.adopted,
 	}})
@@ -453,9 +500,7 @@ func (h *Hub) tryAppear(c *Conn, in *entrance) (old *Conn, _ error) {
 	h.all.add(&c.everyone, true)
 	begin = append(begin, entry{op: opJoin, member: &c.everyone})
 	if c.user != "" {
-		c.byUser = &membership{conn: c}
-		h.users.join(c, string(c.user), c.byUser, true)
-		begin = append(begin, entry{op: opJoin, member: c.byUser})
+		h.users.join(c)
 	}
 	c.shard.post(begin...)
 	return nil, nil

@@ -60,12 +60,15 @@ func (e *Engine) receive(ctx context.Context, c *Command) *Answer {
 
 // carryOut does c on this node alone.
 func (h *Hub) carryOut(ctx context.Context, c *Command) Answer {
-	if c.Verb == VerbSend && c.Filter == "" && c.Target.Kind != TargetConn {
+	if c.Verb == VerbSend && c.Filter == "" && c.Target.Kind.followed() && c.Target.Kind != TargetConn {
 		if g := h.find(c.Target); g != nil {
 			h.publish(g, c.Message, h.here(c.Message), h.resolve(c.Excluded))
 			return Answer{Count: 1}
 		}
 		return Answer{}
+	}
+	if c.Verb == VerbExists && c.Target.Kind == TargetUser {
+		return Answer{Count: h.users.count(c.Target.Name)}
 	}
 	if c.Verb == VerbExists && c.Target.Kind != TargetConn {
 		if g := h.find(c.Target); g != nil {
@@ -138,13 +141,11 @@ func (h *Hub) joinAll(ctx context.Context, conns []*Conn, groups []GroupName) *E
 	return nil
 }
 
-// find returns the target's group, nil if it has no member here.
+// find returns the group that t, which is no user and no connection, names; nil if it has no member here.
 func (h *Hub) find(t Target) *group {
 	switch t.Kind {
 	case TargetGroup:
 		return h.groups.find(t.Name)
-	case TargetUser:
-		return h.users.find(t.Name)
 	case TargetWatchers:
 		return h.watchers.find(t.Name)
 	case TargetStated:
@@ -161,6 +162,8 @@ func (h *Hub) selected(c *Command) ([]*Conn, error) {
 		if conn := h.conns.find(ConnID(c.Target.Name)); conn != nil {
 			conns = []*Conn{conn}
 		}
+	} else if c.Target.Kind == TargetUser {
+		conns = h.users.snapshot(c.Target.Name)
 	} else if g := h.find(c.Target); g != nil {
 		conns = g.snapshot()
 	}
@@ -184,7 +187,7 @@ func (h *Hub) selected(c *Command) ([]*Conn, error) {
 	var subject filter.Subject
 	return slices.DeleteFunc(conns, func(conn *Conn) bool {
 		subject = filter.Subject{
-			ConnectionID: string(conn.id), UserID: string(conn.user), Protocol: conn.subprotocol, Groups: connGroups{conn},
+			ConnectionID: string(conn.id), UserID: string(conn.user), Protocol: conn.Subprotocol(), Groups: connGroups{conn},
 		}
 		return !f.Match(&subject)
 	}), nil
@@ -255,7 +258,7 @@ func (h *Hub) publish(g *group, m *Message, sender *Conn, out []*Conn) {
 // sendTo queues m for each of conns.
 func (h *Hub) sendTo(conns []*Conn, m *Message) {
 	if len(conns) == 1 {
-		conns[0].Post(m)
+		conns[0].shard.post(entry{op: opSelected, conns: conns, message: m})
 		return
 	}
 	parts := make([][]*Conn, len(h.engine.shards))

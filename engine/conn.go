@@ -2,9 +2,11 @@ package engine
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 )
 
 // Conn is the engine's record of a logical connection. Its exported methods may
@@ -23,46 +25,59 @@ type Conn struct {
 	state        connState
 	missed       uint8 // keep-alive intervals without a sign of life
 	wireDone     bool  // the far end has said goodbye
-	pings        time.Duration
 
 	// Fixed at birth.
-	id          ConnID
-	user        UserID
-	network     network // zero for one with a user
-	subprotocol string
-	hub         *Hub
-	shard       *shard
-	durable     *durable // nil for one that ends with its wire
+	id       ConnID
+	user     UserID
+	network  network               // zero for one with a user
+	protocol unique.Handle[string] // the name of its subprotocol
+	hub      *Hub
+	shard    *shard
+	durable  *durable // nil for one that ends with its wire
 
 	heard  atomic.Bool
 	ending atomic.Bool  // mirrors isOver, for those who may not lock
 	parts  atomic.Int32 // what there still is of it: the logical connection, the sink
+	place  int32        // among its user's connections; guarded by user.mu
 
+	owed atomic.Int64
+
+	pings      milliseconds // owned by the shard
+	groupBytes int32        // of the names of its groups and of the options of its memberships; guarded by mu
+
+	everyone membership // in hub.all
+	first    membership // in the first group that it ever joins; used once
+	inUser   *user      // nil without a user
+
+	mu        sync.Mutex // guards the rest; groups and shard queues are locked under it
+	owner     Owner      // nil for none
+	isOver    bool
+	entered   bool // it is in its tables
+	announced bool // connected was raised
+	busy      bool // its lane runs
 	// Fixed at birth, too; here they cost nothing.
 	numbered bool
 	mute     bool // it is listened to, and not pinged
 	quiet    bool // raises no events (in-process subscribers)
 
-	owed atomic.Int64
-
-	everyone membership  // in hub.all
-	byUser   *membership // in the user's group; nil without a user
-
-	mu          sync.Mutex // guards the rest; groups and shard queues are locked under it
-	resume      func()
-	endedFunc   func()
-	isOver      bool
-	entered     bool  // it is in its tables
-	announced   bool  // connected was raised
-	busy        bool  // its lane runs
-	groupBytes  int32 // of the names of its groups and of the options of its memberships
+	nextEvent   uint64
 	grants      *grants
 	memberships []*membership
+	firstGroup  [1]*membership // room for memberships: most connections are in few groups
 	acks        ackSet
-	nextEvent   uint64
 	lane        *lane // what waits while busy; nil if nothing does
 	extra       *extra
 }
+
+// milliseconds are an interval in little memory.
+type milliseconds uint32
+
+// inMilliseconds rounds d up.
+func inMilliseconds(d time.Duration) milliseconds {
+	return milliseconds(min(max(0, (d+time.Millisecond-1)/time.Millisecond), math.MaxUint32))
+}
+
+func (m milliseconds) duration() time.Duration { return time.Duration(m) * time.Millisecond }
 
 // extra is what few connections have, kept apart so that an idle one is small.
 // Guarded by Conn.mu.
@@ -108,7 +123,12 @@ func (c *Conn) Hub() *Hub { return c.hub }
 func (c *Conn) UserID() UserID { return c.user }
 
 // Subprotocol returns the name of the subprotocol, empty for a raw connection.
-func (c *Conn) Subprotocol() string { return c.subprotocol }
+func (c *Conn) Subprotocol() string {
+	if c.protocol == (unique.Handle[string]{}) {
+		return "" // an in-process subscriber
+	}
+	return c.protocol.Value()
+}
 
 // Post queues m for this connection alone, behind all that was queued before.
 // What is posted to a connection that is over is dropped.
@@ -222,7 +242,7 @@ func (c *Conn) overFor(ctx context.Context, reason EndReason, code CloseCode, te
 	if c.extra != nil {
 		c.extra.last, c.extra.streams, c.extra.states, c.extra.watching, c.extra.index = nil, nil, nil, nil, nil
 	}
-	ended := c.endedFunc
+	owner := c.owner
 	leaveLane := c.leaveLane()
 	c.mu.Unlock() // enter holds it until c is in all its tables
 
@@ -243,13 +263,14 @@ func (c *Conn) overFor(ctx context.Context, reason EndReason, code CloseCode, te
 		h.leaveTable(&h.groups, m)
 	}
 	if c.user != "" {
-		h.leaveTable(&h.users, c.byUser)
+		h.users.leave(c)
+		h.neglect(Target{TargetUser, string(c.user)})
 	}
 	h.all.remove(&c.everyone)
 	h.neglect(Target{Kind: TargetAll})
 	h.engine.connOver(c, reason, code, text)
-	if ended != nil {
-		ended()
+	if owner != nil {
+		owner.Ended()
 	}
 	if announced { // otherwise Open does what follows
 		c.sayDisconnected(ctx, text)
@@ -314,17 +335,24 @@ func (c *Conn) join(g GroupName, options any) (bool, error) {
 		return false, Errorf(CodeTooLarge, "limits.groupsPerConnection",
 			"The connection is in %d groups already, the most that is allowed.", most)
 	}
-	m := &membership{conn: c, options: box(options)}
 	own := len(g) + sizeOf(options)
 	if err := c.checkGroupBytes(own); err != nil {
 		return false, err
 	}
+	m := &c.first
+	if m.conn != nil {
+		m = &membership{} // shards may still know of the first one
+	}
+	m.conn, m.options = c, box(options)
 	if err := c.hub.engine.takeGroupBytes(m.bytes()); err != nil {
 		return false, err
 	}
 	c.groupBytes += int32(own)
 	c.hub.groups.join(c, string(g), m, false)
 	c.hub.engine.counters.memberships.Add(1)
+	if len(c.memberships) == 0 {
+		c.memberships = c.firstGroup[:0]
+	}
 	c.memberships = append(c.memberships, m)
 	if index := c.extra.get().index; index != nil {
 		index[GroupName(m.group.name)] = len(c.memberships) - 1 // not g: all members share one string
@@ -419,7 +447,7 @@ func (c *Conn) eventContext() EventContext {
 	id := c.nextEvent
 	c.nextEvent++
 	return EventContext{
-		Hub: c.hub.name, ConnID: c.id, UserID: c.user, Subprotocol: c.subprotocol,
+		Hub: c.hub.name, ConnID: c.id, UserID: c.user, Subprotocol: c.Subprotocol(),
 		ID: id, Time: c.hub.engine.clock.Now(), State: c.extra.get().handlerState, Details: c.extra.get().details,
 	}
 }

@@ -8,39 +8,37 @@ type connTable struct {
 }
 
 type connStripe struct {
-	mu sync.RWMutex
-	m  map[ConnID]*Conn
+	mu    sync.RWMutex
+	conns index[*Conn]
 }
 
+func (c *Conn) key() string { return string(c.id) }
+
 func (t *connTable) find(id ConnID) *Conn {
-	st := &t.stripes[stripeOf(string(id))]
+	h := hashOf(string(id))
+	st := &t.stripes[stripeOf(h)]
 	st.mu.RLock()
 	defer st.mu.RUnlock()
-	return st.m[id]
+	return st.conns.find(h, string(id))
 }
 
 // insert adds c, or returns the connection that has its id.
 func (t *connTable) insert(c *Conn) *Conn {
-	st := &t.stripes[stripeOf(string(c.id))]
+	h := hashOf(string(c.id))
+	st := &t.stripes[stripeOf(h)]
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if old := st.m[c.id]; old != nil {
+	if old := st.conns.find(h, string(c.id)); old != nil {
 		return old
 	}
-	if st.m == nil {
-		st.m = make(map[ConnID]*Conn)
-	}
-	st.m[c.id] = c
+	st.conns.insert(h, c)
 	return nil
 }
 
 func (t *connTable) remove(c *Conn) {
-	st := &t.stripes[stripeOf(string(c.id))]
+	h := hashOf(string(c.id))
+	st := &t.stripes[stripeOf(h)]
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.m[c.id] == c {
-		if delete(st.m, c.id); len(st.m) == 0 {
-			st.m = nil // maps do not shrink by themselves
-		}
-	}
+	st.conns.remove(h, c)
 }

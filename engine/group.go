@@ -1,25 +1,30 @@
 package engine
 
-import (
-	"hash/maphash"
-	"sync"
-)
+import "sync"
 
 // group is a set of connections that messages can be published to: one that
-// clients join, the connections of one user, all of a hub, or the watchers of a
-// group's state. Those who have state in a group are one, too, for verbs alone.
+// clients join, all of a hub, or the watchers of a group's state. Those who have state in a group are one, too, for verbs alone.
 //
 // It holds the truth that verbs ask for (existence, counts, listing). Who gets
 // a message is decided by the shards, from member slices of their own that
 // follow the table through their queues.
 type group struct {
 	name string
-	kind TargetKind
 
-	mu       sync.Mutex // guards the rest; only a shard's queue lock is taken under it
+	mu       sync.Mutex // guards the rest, but for kind; only a shard's queue lock is taken under it
 	members  []*membership
-	perShard []int32 // members on each shard
+	perShard []int32 // members on each shard; nil unless the shards follow
 	dead     bool    // left by its last member and out of the table
+
+	kind TargetKind // fixed at birth; here it costs nothing
+}
+
+func newGroup(kind TargetKind, name string, shards int) *group {
+	g := &group{name: name, kind: kind}
+	if kind.followed() {
+		g.perShard = make([]int32, shards)
+	}
+	return g
 }
 
 // membership is one connection's place in one group.
@@ -58,9 +63,11 @@ func (g *group) add(m *membership, told bool) bool {
 	s := m.conn.shard
 	m.pos = int32(len(g.members))
 	g.members = append(g.members, m)
-	g.perShard[s.index]++
-	if !told {
-		s.post(entry{op: opJoin, member: m})
+	if g.kind.followed() {
+		g.perShard[s.index]++
+		if !told {
+			s.post(entry{op: opJoin, member: m})
+		}
 	}
 	return true
 }
@@ -87,14 +94,18 @@ func (g *group) remove(m *membership) bool {
 	if cap(g.members) > 64 && last < cap(g.members)/4 {
 		g.members = append(make([]*membership, 0, cap(g.members)/2), g.members...)
 	}
-	s := m.conn.shard
-	g.perShard[s.index]--
-	if g.kind != TargetStated { // nothing is published to those
+	if g.kind.followed() {
+		s := m.conn.shard
+		g.perShard[s.index]--
 		s.post(entry{op: opLeave, member: m})
 	}
 	g.dead = last == 0 && g.kind != TargetAll
 	return g.dead
 }
+
+// followed reports whether the shards have slices of the members of such groups.
+// Nothing is published to those who have state in a group.
+func (k TargetKind) followed() bool { return k != TargetUser && k != TargetStated }
 
 // snapshot returns the members as they are now.
 func (g *group) snapshot() []*Conn {
@@ -121,36 +132,36 @@ type groupTable struct {
 }
 
 type groupStripe struct {
-	mu sync.RWMutex
-	m  map[string]*group
+	mu     sync.RWMutex
+	groups index[*group]
 }
+
+func (g *group) key() string { return g.name }
 
 const tableStripes = 16
 
-var tableSeed = maphash.MakeSeed()
-
-func stripeOf(name string) int { return int(maphash.String(tableSeed, name) % tableStripes) }
+// stripeOf returns the stripe for names with the hash h.
+func stripeOf(h uint64) int { return int(h % tableStripes) }
 
 func (t *groupTable) find(name string) *group {
-	st := &t.stripes[stripeOf(name)]
+	h := hashOf(name)
+	st := &t.stripes[stripeOf(h)]
 	st.mu.RLock()
 	defer st.mu.RUnlock()
-	return st.m[name]
+	return st.groups.find(h, name)
 }
 
 // join puts c into the named group, making the group if it is not there. told is
 // as in group.add.
 func (t *groupTable) join(c *Conn, name string, m *membership, told bool) {
+	h := hashOf(name)
 	for {
-		st := &t.stripes[stripeOf(name)]
+		st := &t.stripes[stripeOf(h)]
 		st.mu.Lock()
-		g := st.m[name]
+		g := st.groups.find(h, name)
 		if g == nil {
-			if st.m == nil {
-				st.m = make(map[string]*group)
-			}
-			g = &group{name: name, kind: t.kind, perShard: make([]int32, len(c.hub.engine.shards))}
-			st.m[name] = g
+			g = newGroup(t.kind, name, len(c.hub.engine.shards))
+			st.groups.insert(h, g)
 			c.hub.engine.counters.groupMade(t.kind, name)
 		}
 		st.mu.Unlock()
@@ -170,13 +181,11 @@ func (t *groupTable) leave(m *membership) {
 }
 
 func (t *groupTable) forget(g *group, e *Engine) {
-	st := &t.stripes[stripeOf(g.name)]
+	h := hashOf(g.name)
+	st := &t.stripes[stripeOf(h)]
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.m[g.name] == g {
-		if delete(st.m, g.name); len(st.m) == 0 {
-			st.m = nil // maps do not shrink by themselves
-		}
+	if st.groups.remove(h, g) {
 		e.counters.groupGone(t.kind, g.name)
 	}
 }

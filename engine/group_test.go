@@ -22,7 +22,7 @@ func TestNoLockIsSharedForWorkOverMembers(t *testing.T) {
 	}
 	var same GroupName // in the stripe of "held"
 	for i := 0; same == ""; i++ {
-		if name := fmt.Sprint(i); stripeOf(name) == stripeOf("held") {
+		if name := fmt.Sprint(i); stripeOf(hashOf(name)) == stripeOf(hashOf("held")) {
 			same = GroupName(name)
 		}
 	}

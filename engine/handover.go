@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"time"
+	"unique"
 )
 
 // ConnState is all that a recoverable connection is, apart from its wire, as plain
@@ -106,8 +107,8 @@ func (h *Hub) HandOver(ctx context.Context, id ConnID) (*ConnState, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.endedFunc != nil { // it changes no more
-		c.endedFunc()
+	if c.owner != nil { // it changes no more
+		c.owner.Ended()
 	}
 	taken := make(chan *deliveries, 1)
 	c.shard.post(entry{op: opHandOver, conn: c, closing: &closing{reason: EndShutdown, code: CloseGoingAway}, taken: taken})
@@ -123,7 +124,8 @@ func (h *Hub) HandOver(ctx context.Context, id ConnID) (*ConnState, error) {
 		h.leaveTable(&h.groups, m)
 	}
 	if c.user != "" {
-		h.leaveTable(&h.users, c.byUser)
+		h.users.leave(c)
+		h.neglect(Target{TargetUser, string(c.user)})
 	}
 	h.all.remove(&c.everyone)
 	h.neglect(Target{Kind: TargetAll})
@@ -154,7 +156,7 @@ func (c *Conn) depart() (_ *ConnState, x extra, left []*membership, _ error) {
 	x = *c.extra.get()
 	d := c.durable
 	st := &ConnState{
-		ID: c.id, UserID: c.user, Subprotocol: c.subprotocol, Roles: c.grants.roles,
+		ID: c.id, UserID: c.user, Subprotocol: c.Subprotocol(), Roles: c.grants.roles,
 		Acks: c.acks.export(), NextEvent: c.nextEvent,
 		Handler: x.handlerState, Details: x.details, Session: d.session,
 		Recovery: time.Duration(d.recovery.Load()), Secret: slices.Clone(d.secret[:]),
@@ -224,7 +226,7 @@ func (h *Hub) Adopt(ctx context.Context, st *ConnState, encoding Encoding) error
 		return err
 	}
 	c := &Conn{
-		id: st.ID, user: st.UserID, subprotocol: st.Subprotocol, hub: h, shard: e.shardFor(), sink: nowhere{},
+		id: st.ID, user: st.UserID, protocol: unique.Make(st.Subprotocol), hub: h, shard: e.shardFor(), sink: nowhere{},
 		numbered: true, mute: true, grants: e.roles.compile(st.Roles), nextEvent: st.NextEvent, announced: true,
 	}
 	d := &durable{wire: FirstWire, newest: FirstWire, session: st.Session, encoding: encoding}

@@ -27,7 +27,7 @@ type Hub struct {
 	conns  connTable
 	all    *group
 	groups groupTable
-	users  groupTable
+	users  userTable
 
 	watchers groupTable
 	stated   groupTable
@@ -36,9 +36,8 @@ type Hub struct {
 func newHub(e *Engine, name HubName) *Hub {
 	h := &Hub{
 		engine: e, name: name,
-		all:    &group{kind: TargetAll, perShard: make([]int32, len(e.shards))},
+		all:    newGroup(TargetAll, "", len(e.shards)),
 		groups: groupTable{kind: TargetGroup},
-		users:  groupTable{kind: TargetUser},
 
 		watchers: groupTable{kind: TargetWatchers},
 		stated:   groupTable{kind: TargetStated},

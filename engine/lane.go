@@ -316,9 +316,9 @@ func (c *Conn) next(last laneItem) (it laneItem, ok bool) {
 			l.budget.add(eventOverhead)
 		}
 	}
-	var resume func()
+	var resume Owner
 	if l.paused && (!ok || len(l.queue) <= c.hub.engine.limits.PendingEvents/2 && l.budget.slack()) {
-		l.paused, resume = false, c.resume
+		l.paused, resume = false, c.owner
 	}
 	var farewell func()
 	var drained *draining
@@ -329,7 +329,7 @@ func (c *Conn) next(last laneItem) (it laneItem, ok bool) {
 	}
 	c.mu.Unlock()
 	if resume != nil {
-		resume()
+		resume.Resume()
 	}
 	if drained != nil {
 		drained.finish()

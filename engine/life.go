@@ -43,7 +43,7 @@ func (s *shard) open(c *Conn, o *opening) {
 // listen begins to wait for signs of life on c's wire.
 func (s *shard) listen(c *Conn) {
 	if c.pings > 0 {
-		s.wheel.add(c, timerKeepAlive, s.engine.clock.Now().Add(c.pings))
+		s.wheel.add(c, timerKeepAlive, s.engine.clock.Now().Add(c.pings.duration()))
 	}
 }
 
@@ -78,7 +78,7 @@ func (s *shard) attach(c *Conn, o *opening) {
 		}
 	}
 	c.lag, c.sink, c.state, d.wire = l, o.sink, connOpen, o.wire
-	c.pings, c.missed, c.wireDone = o.pings, 0, false
+	c.pings, c.missed, c.wireDone = inMilliseconds(o.pings), 0, false
 	switch {
 	case c.window != nil:
 		c.window.reset(o)

@@ -141,7 +141,7 @@ func (c *Conn) disproves(r *RecoverRequest) (rule, saw string) {
 	switch {
 	case r.Identity == nil && !d.proves(r.Token):
 		return "recovery.token", "the reconnection token is missing or that of another connection"
-	case r.Identity != nil && (r.Identity.UserID != c.user || r.Subprotocol != c.subprotocol):
+	case r.Identity != nil && (r.Identity.UserID != c.user || r.Subprotocol != c.Subprotocol()):
 		return "recovery.identity", "the connection belongs to another user, or speaks another protocol"
 	}
 	if d.cert == nil {
@@ -172,7 +172,7 @@ func (r *Recovery) ConnID() ConnID { return r.conn.id }
 func (r *Recovery) UserID() UserID { return r.conn.user }
 
 // Subprotocol returns the one that the connection began with.
-func (r *Recovery) Subprotocol() string { return r.conn.subprotocol }
+func (r *Recovery) Subprotocol() string { return r.conn.Subprotocol() }
 
 // Session returns the door's own [OpenOptions].Session.
 func (r *Recovery) Session() any { return r.conn.durable.session }
@@ -209,8 +209,8 @@ func (r *Recovery) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 		c.mu.Unlock()
 		return nil, errConnOver
 	}
-	before := c.endedFunc
-	c.resume, c.endedFunc = o.Resume, o.Ended
+	before := c.owner
+	c.owner = o.owner()
 	left := c.takeDue()
 	c.setLast(o.Last, wire)
 	if c.lane != nil {
@@ -226,7 +226,7 @@ func (r *Recovery) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 	c.mu.Unlock()
 	c.publishLast(left)
 	if before != nil {
-		before() // the older wire, if it lives, has no connection any more
+		before.Ended() // the older wire, if it lives, has no connection any more
 	}
 	return c, nil
 }
@@ -235,9 +235,6 @@ func (r *Recovery) Open(sink Sink, o *OpenOptions) (*Conn, error) {
 // its joining again: members are kept by their encodings. c.mu is held.
 func (c *Conn) move(e entry) {
 	all := []*membership{&c.everyone}
-	if c.byUser != nil {
-		all = append(all, c.byUser)
-	}
 	all = append(all, c.memberships...)
 	for _, m := range c.extra.get().watching {
 		all = append(all, m)

@@ -7,13 +7,18 @@ import (
 
 // wheel is a shard's one timer: connections that wait for a time stand in slots,
 // and idle ones cost an entry, not a timer. Owned by the shard.
+//
+// The entries of all slots lie in one piece of memory, linked, so that an entry that
+// moves to another slot allocates nothing.
 type wheel struct {
-	slots [wheelSlots][]timer
-	now   uint32 // the tick that was handled last
-	start time.Time
-	count int
-	armed bool
-	due   []timer
+	slots  [wheelSlots]uint32 // 1 + the first entry; 0 for none
+	timers []timer
+	free   uint32 // likewise, of those that are not in use
+	now    uint32 // the tick that was handled last
+	start  time.Time
+	count  int
+	armed  bool
+	due    []timer
 }
 
 const (
@@ -34,8 +39,11 @@ const (
 type timer struct {
 	conn *Conn
 	at   uint32 // tick
-	kind timerKind
+	link uint32 // 1 + the next entry of the slot, 0 for none; times 4, plus the kind
 }
+
+func (t *timer) kind() timerKind { return timerKind(t.link & 3) }
+func (t *timer) next() uint32    { return t.link >> 2 }
 
 func (w *wheel) init(now time.Time) { w.start = now }
 
@@ -45,10 +53,37 @@ func (w *wheel) tickOf(t time.Time) uint32 { return uint32(t.Sub(w.start) / whee
 // add lets kind come due for c at or after t, never early.
 func (w *wheel) add(c *Conn, kind timerKind, t time.Time) {
 	at := max(w.tickOf(t)+1, w.now+1)
+	i := w.free
+	if i != 0 {
+		w.free = w.timers[i-1].next()
+	} else {
+		if n := len(w.timers); n == cap(w.timers) { // append would double it
+			w.timers = append(make([]timer, 0, n+n/8+8), w.timers...)
+		}
+		w.timers = append(w.timers, timer{})
+		i = uint32(len(w.timers))
+	}
 	slot := &w.slots[at%wheelSlots]
-	*slot = append(*slot, timer{c, at, kind})
+	w.timers[i-1] = timer{c, at, *slot<<2 | uint32(kind)}
+	*slot = i
 	w.count++
 	c.timers[kind] = at
+}
+
+// take takes entry i out of the slot, where it follows entry before; 0 for none.
+func (w *wheel) take(slot *uint32, before, i uint32) {
+	next := w.timers[i-1].next()
+	if before == 0 {
+		*slot = next
+	} else {
+		b := &w.timers[before-1]
+		b.link = next<<2 | uint32(b.kind())
+	}
+	w.timers[i-1] = timer{link: w.free << 2}
+	w.free = i
+	if w.count--; w.count == 0 {
+		w.timers, w.free = nil, 0
+	}
 }
 
 // remove takes c off the wheel, so that it need not be kept until it is due.
@@ -65,17 +100,10 @@ func (w *wheel) cancel(c *Conn, kind timerKind) {
 	if at == 0 {
 		return
 	}
-	slot := w.slots[at%wheelSlots]
-	for i, tm := range slot {
-		if tm.conn == c && tm.at == at && tm.kind == kind {
-			last := len(slot) - 1
-			slot[i] = slot[last]
-			slot[last] = timer{}
-			if slot = slot[:last]; last == 0 {
-				slot = nil
-			}
-			w.slots[at%wheelSlots] = slot
-			w.count--
+	slot := &w.slots[at%wheelSlots]
+	for before, i := uint32(0), *slot; i != 0; before, i = i, w.timers[i-1].next() {
+		if tm := &w.timers[i-1]; tm.conn == c && tm.at == at && tm.kind() == kind {
+			w.take(slot, before, i)
 			return
 		}
 	}
@@ -92,21 +120,18 @@ func (w *wheel) advance(t time.Time) []timer {
 	}
 	for tick := from; tick <= to; tick++ {
 		slot := &w.slots[tick%wheelSlots]
-		keep := (*slot)[:0]
-		for _, tm := range *slot {
+		for before, i := uint32(0), *slot; i != 0; {
+			tm := w.timers[i-1]
 			if tm.at <= to {
 				w.due = append(w.due, tm)
+				w.take(slot, before, i)
 			} else {
-				keep = append(keep, tm)
+				before = i
 			}
-		}
-		clear((*slot)[len(keep):])
-		if *slot = keep; len(keep) == 0 && cap(keep) > 64 {
-			*slot = nil
+			i = tm.next()
 		}
 	}
 	w.now = max(w.now, to)
-	w.count -= len(w.due)
 	return w.due
 }
 
@@ -123,16 +148,16 @@ func (s *shard) tick() {
 	s.wheel.armed = false
 	now := s.engine.clock.Now()
 	for _, tm := range s.wheel.advance(now) {
-		c := tm.conn
-		if c.timers[tm.kind] != tm.at {
+		c, kind := tm.conn, tm.kind()
+		if c.timers[kind] != tm.at {
 			continue // cancelled by what another timer of this tick did
 		}
-		c.timers[tm.kind] = 0
+		c.timers[kind] = 0
 		switch {
 		case c.state == connDead:
-		case tm.kind == timerTask:
+		case kind == timerTask:
 			s.task(c)
-		case tm.kind == timerState:
+		case kind == timerState:
 			if c.state == connDetached {
 				c.over(EndLost, CloseAbnormal, fmt.Sprintf(
 					"The client did not come back within %s after its connection was lost.", time.Duration(c.durable.recovery.Load())))
@@ -167,7 +192,7 @@ func (s *shard) keepAlive(c *Conn, now time.Time) {
 	if c.lag == nil && !c.mute {
 		s.solo(c, wirePing)
 	}
-	s.wheel.add(c, timerKeepAlive, now.Add(c.pings))
+	s.wheel.add(c, timerKeepAlive, now.Add(c.pings.duration()))
 }
 
 var wirePing = &Message{Kind: KindWirePing}

@@ -10,7 +10,8 @@ import (
 	"github.com/fanfare/fanfare/transport/subprotocol"
 )
 
-// SessionOptions are what a [Session] needs to know of its connection.
+// SessionOptions are what a [Session] needs to know of its connection. Sessions may
+// share them, which saves memory. They must not be changed once one of them has begun.
 type SessionOptions struct {
 	// Decoder reads the client's messages. Required.
 	Decoder subprotocol.Decoder
@@ -37,6 +38,30 @@ type SessionOptions struct {
 	Received func(bytes int)
 	// Logger gets a line when a client is closed for what it sent. Default: discard.
 	Logger *slog.Logger
+
+	kind atomic.Pointer[kind] // made by the first session
+}
+
+// kind is what a session keeps of its options. Sessions with the same options share it.
+type kind struct {
+	decoder  subprotocol.Decoder
+	received func(int)
+	log      *slog.Logger
+	raw      bool
+	reliable bool
+}
+
+// shared returns the kind of o's sessions.
+func (o *SessionOptions) shared() *kind {
+	if k := o.kind.Load(); k != nil {
+		return k
+	}
+	k := &kind{decoder: o.Decoder, received: o.Received, log: o.Logger, raw: o.Raw, reliable: o.Reliable}
+	if k.log == nil {
+		k.log = slog.New(slog.DiscardHandler)
+	}
+	o.kind.Store(k)
+	return k
 }
 
 // Reasons that clients are closed with, in the service's own words.
@@ -60,13 +85,8 @@ const (
 // reads the wire; the other methods may be called at any time, by any goroutine. None of them blocks.
 type Session struct {
 	// Fixed by Open or Recover.
-	wire     Wire
-	decoder  subprotocol.Decoder
-	received func(int)
-	log      *slog.Logger
-	raw      bool
-	reliable bool
-	dropped  bool // a request was dropped, and the log has a line about it; for the reading goroutine
+	wire Wire
+	kind *kind
 
 	conn  *engine.Conn
 	id    engine.WireID // of the wire, among those of conn
@@ -74,7 +94,9 @@ type Session struct {
 
 	invocations atomic.Pointer[invocations] // nil while there are none
 
-	control ControlRate // owned by the goroutine that reads the wire
+	// Owned by the goroutine that reads the wire.
+	control ControlRate
+	dropped bool // a request was dropped, and the log has a line about it
 }
 
 // The states of a session.
@@ -104,11 +126,7 @@ func (s *Session) Recover(r *engine.Recovery, w Wire, o *SessionOptions) error {
 
 // begin sets s up and returns what the engine is to know of it.
 func (s *Session) begin(w Wire, o *SessionOptions) *engine.OpenOptions {
-	s.wire, s.decoder, s.raw, s.reliable = w, o.Decoder, o.Raw, o.Reliable
-	s.received = o.Received
-	if s.log = o.Logger; s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
-	}
+	s.wire, s.kind = w, o.shared()
 	return &engine.OpenOptions{
 		Encoding:    o.Encoding,
 		Subprotocol: o.Subprotocol,
@@ -116,10 +134,15 @@ func (s *Session) begin(w Wire, o *SessionOptions) *engine.OpenOptions {
 		Recovery:    o.Recovery,
 		WirePings:   o.WirePings,
 		Bind:        func(c *engine.Conn, id engine.WireID) { s.conn, s.id = c, id },
-		Resume:      s.resume,
-		Ended:       s.over,
+		Owner:       (*owner)(s),
 	}
 }
+
+// owner is a Session as the engine sees it.
+type owner Session
+
+func (o *owner) Resume() { (*Session)(o).resume() }
+func (o *owner) Ended()  { (*Session)(o).over() }
 
 // Conn returns the engine's record of the connection; nil before Open.
 func (s *Session) Conn() *engine.Conn { return s.conn }
@@ -140,10 +163,10 @@ func (s *Session) Message(f subprotocol.Frame, p []byte) (more bool) {
 	if s.Over() {
 		return true
 	}
-	if s.received != nil {
-		s.received(len(p))
+	if s.kind.received != nil {
+		s.kind.received(len(p))
 	}
-	in, err := s.decoder.Decode(f, p)
+	in, err := s.kind.decoder.Decode(f, p)
 	if err != nil {
 		s.refuse(err)
 		return true
@@ -158,7 +181,7 @@ func (s *Session) Message(f subprotocol.Frame, p []byte) (more bool) {
 		s.conn.Post(pong)
 		return s.Control(1)
 	case subprotocol.InSequenceAck:
-		if !s.reliable || !s.conn.AckUpTo(in.Sequence) {
+		if !s.kind.reliable || !s.conn.AckUpTo(in.Sequence) {
 			return s.Control(1)
 		}
 	case subprotocol.InCancel:
@@ -189,7 +212,7 @@ var pong = &engine.Message{Kind: engine.KindPong}
 // do carries out a request that is answered as the client's protocol and the
 // request itself ask for.
 func (s *Session) do(r *engine.Request) (more bool) {
-	r.CancelOnEnd = s.raw
+	r.CancelOnEnd = s.kind.raw
 	if r.Refused != nil && !r.HasAck {
 		s.logDropped(r.Refused)
 	}
@@ -203,7 +226,7 @@ func (s *Session) logDropped(why *engine.Refusal) {
 		return
 	}
 	s.dropped = true
-	s.log.Info("dropped a message that asked for no ack; further ones on this wire are not logged",
+	s.kind.log.Info("dropped a message that asked for no ack; further ones on this wire are not logged",
 		"connection", s.conn.ID(), "hub", s.conn.Hub().Name(), "rule", why.Rule, "error", why.Message)
 }
 
@@ -240,7 +263,7 @@ func (s *Session) over() {
 // by the time it is known.
 func (s *Session) completion(c *engine.Conn, r *engine.Request) func(error) {
 	switch {
-	case s.raw:
+	case s.kind.raw:
 		return s.rawDone
 	case r.HasAck:
 		id := r.AckID
@@ -264,7 +287,7 @@ func (s *Session) rawDone(err error) {
 	}
 	c := s.conn
 	if engine.CodeOf(err) == engine.CodeForbidden {
-		s.log.Info("closed a raw client for want of a permission", "rule", "client.permission", "connection", c.ID(), "hub", c.Hub().Name(), "error", err)
+		s.kind.log.Info("closed a raw client for want of a permission", "rule", "client.permission", "connection", c.ID(), "hub", c.Hub().Name(), "error", err)
 		c.EndOn(s.id, engine.EndProtocol, engine.ClosePolicy, "", "No permission to send to the group.")
 		return
 	}
@@ -292,7 +315,7 @@ func (s *Session) Refuse(code engine.CloseCode, reason, detail string) {
 		return
 	}
 	c := s.conn
-	s.log.Info("closed a client that broke its protocol", "rule", "client.protocol", "connection", c.ID(), "hub", c.Hub().Name(),
+	s.kind.log.Info("closed a client that broke its protocol", "rule", "client.protocol", "connection", c.ID(), "hub", c.Hub().Name(),
 		"code", int(code), "reason", reason, "detail", detail)
 	s.over()
 	c.EndAfter(s.id, func() { c.EndOn(s.id, engine.EndProtocol, code, "", reason) })
@@ -336,7 +359,7 @@ func (s *Session) Yield() { s.wire.Resume() }
 // Stuck gives the wire up: the client has taken nothing for too long. It ends the
 // connection, unless a client that is there after all can recover it.
 func (s *Session) Stuck(detail string) {
-	if s.reliable {
+	if s.kind.reliable {
 		s.Gone(engine.CloseAbnormal, detail)
 		return
 	}

@@ -125,8 +125,9 @@ func (t *Token) Identity() (engine.Identity, error) {
 	}
 	// What outlives the connect event gets memory of its own, in one piece, so
 	// as not to hold on to the whole token.
-	own := newPiece(t.sub, t.roles, t.groups)
-	id.UserID = engine.UserID(own.take(t.sub))
+	// The user outlives the roles, which connections share, and has its own.
+	id.UserID = engine.UserID(strings.Clone(t.sub))
+	own := newPiece(t.roles, t.groups)
 	if len(t.roles) > 0 {
 		id.Roles = make([]string, len(t.roles))
 		for i, role := range t.roles {
@@ -145,16 +146,15 @@ func (t *Token) Identity() (engine.Identity, error) {
 // piece is the memory of several strings.
 type piece string
 
-func newPiece(user string, lists ...[]string) piece {
+func newPiece(lists ...[]string) piece {
 	var b strings.Builder
-	n := len(user)
+	n := 0
 	for _, list := range lists {
 		for _, s := range list {
 			n += len(s)
 		}
 	}
 	b.Grow(n)
-	b.WriteString(user)
 	for _, list := range lists {
 		for _, s := range list {
 			b.WriteString(s)

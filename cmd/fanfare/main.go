@@ -27,12 +27,15 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"github.com/fanfare/fanfare/engine/memory"
 )
 
 func main() {
 	// Room for two: one asks to drain, the next to cut.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	go memory.Run(context.Background(), nil) // ends with the process, whose memory it is about
 	os.Exit(run(context.Background(), &world{
 		Self: self(os.Args[0]), Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Signals: signals,
 		Release: func() { signal.Stop(signals) },

@@ -35,7 +35,7 @@ type Options struct {
 	// its cost. Default 2 MiB.
 	Worth int
 	// Headroom is how much a heap may grow beyond its live memory before it is
-	// collected; a larger heap may grow by as much as GOGC says. Default 32 MiB;
+	// collected; a larger heap may grow by as much as GOGC says. Default 8 MiB;
 	// negative, or with GOGC in the environment: nothing is changed.
 	Headroom int
 }
@@ -58,7 +58,7 @@ func (o *Options) withDefaults() Options {
 		d.Worth = 2 << 20
 	}
 	if d.Headroom == 0 {
-		d.Headroom = 32 << 20
+		d.Headroom = 8 << 20
 	}
 	return d
 }
@@ -82,6 +82,7 @@ func Run(ctx context.Context, o *Options) {
 			return
 		case now := <-tick.C:
 			if w.idle(now, look()) {
+				runtime.GC()         // after one collection pools still hold what is in them
 				debug.FreeOSMemory() // which collects first
 				w.collected(now, look())
 			}
@@ -128,10 +129,13 @@ func (s *set) giveRoom() (stop func()) {
 	}
 }
 
+// leastHeap is the least heap that the runtime collects at GOGC=100.
+const leastHeap = 4 << 20
+
 // percentFor returns what GOGC has to be for a heap with so many live bytes to grow
 // by headroom; no less than base.
 func percentFor(base, headroom, live int) int {
-	return max(base, int(100*int64(headroom)/int64(max(live, 1<<20))))
+	return max(base, int(100*int64(headroom)/int64(max(live, leastHeap))))
 }
 
 // afterCollection returns a channel that is closed after the next collection.

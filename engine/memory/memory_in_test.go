@@ -59,7 +59,7 @@ func TestWatch(t *testing.T) {
 
 func TestPercentFor(t *testing.T) {
 	for _, test := range []struct{ base, headroom, live, want int }{
-		{100, 32 << 20, 0, 3200},
+		{100, 32 << 20, 0, 800},
 		{100, 32 << 20, 4 << 20, 800},
 		{100, 32 << 20, 32 << 20, 100},
 		{100, 32 << 20, 1 << 30, 100},

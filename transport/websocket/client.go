@@ -52,9 +52,10 @@ func (h *Handler) open(c *accepted, o *transport.SessionOptions, join func(*tran
 	cl := &struct { // one piece of memory
 		client
 		own transport.Session
+		netwire.Space
 	}{client: client{reader: newReader(h.limits.MessageBytes, c.agreed)}}
 	cl.session = &cl.own
-	w := h.wires.NewAfter(c.Conn, c.answer, &cl.client)
+	w := h.wires.NewAfter(c.Conn, c.answer, &cl.client, &cl.Space)
 	if kept := c.agreed.kept(); kept > 0 {
 		cl.window = &window{size: kept}
 		w = &windowWire{Wire: w, windows: &h.windows, size: kept}

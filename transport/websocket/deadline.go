@@ -49,11 +49,11 @@ func (c *deadlineContext) Done() <-chan struct{} {
 // Err implements [context.Context].
 func (c *deadlineContext) Err() error {
 	c.mu.Lock()
-	real, over := c.real, c.over
+	made, over := c.real, c.over
 	c.mu.Unlock()
 	switch {
-	case real != nil:
-		return real.Err()
+	case made != nil:
+		return made.Err()
 	case c.parent.Err() != nil:
 		return c.parent.Err()
 	case !time.Now().Before(c.deadline):
@@ -67,10 +67,10 @@ func (c *deadlineContext) Err() error {
 // Value implements [context.Context].
 func (c *deadlineContext) Value(key any) any {
 	c.mu.Lock()
-	real := c.real
+	made := c.real
 	c.mu.Unlock()
-	if real != nil {
-		return real.Value(key)
+	if made != nil {
+		return made.Value(key)
 	}
 	return c.parent.Value(key)
 }

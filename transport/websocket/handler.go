@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -93,6 +94,8 @@ type Handler struct {
 	o      Options
 	limits engine.Limits
 	wires  netwire.Group
+
+	sessions sync.Map // of *transport.SessionOptions, by sessionKey
 
 	waiting  waitingClients
 	knocking atomic.Int64 // clients that are being authenticated

@@ -490,8 +490,29 @@ func (k *knock) upgrade(a *engine.Admission, chosen string, raw rawMode) error {
 	return nil
 }
 
-// session says what a session is to know of a client that speaks protocol.
+// sessionKey is what the options of a session in one of Azure's subprotocols depend
+// on.
+type sessionKey struct {
+	hub      engine.HubName
+	encoding encoding
+}
+
+// session says what a session is to know of a client that speaks protocol. All of a
+// hub that speak one of Azure's are told the same.
 func (k *knock) session(protocol string, raw rawMode, a agreement) *transport.SessionOptions {
+	p, ok := subprotocol.Find(protocol)
+	if !ok {
+		return k.newSession(protocol, raw, a)
+	}
+	key := sessionKey{k.hub, encoding{p.Encoder, a.server}}
+	if o, ok := k.h.sessions.Load(key); ok {
+		return o.(*transport.SessionOptions)
+	}
+	o, _ := k.h.sessions.LoadOrStore(key, k.newSession(protocol, raw, a))
+	return o.(*transport.SessionOptions)
+}
+
+func (k *knock) newSession(protocol string, raw rawMode, a agreement) *transport.SessionOptions {
 	h := k.h
 	o := &transport.SessionOptions{WirePings: true, Logger: h.o.Logger}
 	if received := h.o.Observer.Received; received != nil {

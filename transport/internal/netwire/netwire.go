@@ -68,16 +68,18 @@ type Group struct {
 
 // New returns a wire over c, which belongs to it from then on. r may be called
 // as soon as the wire is offered something or started.
-func (g *Group) New(c net.Conn, r Reader) Wire { return g.NewAfter(c, nil, r) }
+func (g *Group) New(c net.Conn, r Reader) Wire { return g.NewAfter(c, nil, r, new(Space)) }
 
 // NewAfter is New for a connection whose far end still has to get head, such as
 // the answer to a handshake. head goes out before all that is offered, in the same
 // write as the first of it: a write of its own would cost as much as that of a
 // message. Nothing is written before the first call of Offer or OfferBytes, which
 // may be OfferBytes(nil); a wire that is closed before has not sent head.
-func (g *Group) NewAfter(c net.Conn, head []byte, r Reader) Wire {
+//
+// in is memory that the wire may use: as a part of r's it costs less than by itself.
+func (g *Group) NewAfter(c net.Conn, head []byte, r Reader, in *Space) Wire {
 	if !g.Portable {
-		if w := g.pollers.take(c, head, r); w != nil {
+		if w := g.pollers.take(c, head, r, in); w != nil {
 			return w
 		}
 	}

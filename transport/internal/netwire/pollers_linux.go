@@ -38,20 +38,20 @@ type Descriptor struct {
 	r      Reader
 	poller *poller
 
-	// want is set while a call of Writable is due.
-	want atomic.Bool
-
-	head *[]byte // Owned by the shard: to be written before all else; nil once it is
+	head *[]byte // owned by the shard: to be written before all else; nil once it is
+	rest *[]byte // owned by the poller: was read, and not taken; nil for nothing
 
 	mu   sync.Mutex // guards fd and slot; held across one non-blocking read
 	fd   int32      // -1 once closed; changed by the shard alone
 	slot int32      // in the poller; -1 before Start and after Close
 
+	// want is set while a call of Writable is due.
+	want atomic.Bool
+
 	// Owned by the poller.
-	parked bool   // Consume wanted no more
-	over   bool   // Lost was called
-	due    bool   // it has its place in the next turn
-	rest   []byte // was read, and not taken
+	parked bool // Consume wanted no more
+	over   bool // Lost was called
+	due    bool // it has its place in the next turn
 }
 
 // pollers are the pollers of a Group, one for each processor.
@@ -61,9 +61,12 @@ type pollers struct {
 	all  []*poller
 }
 
-// take makes a Descriptor of c, or returns nil, with c untouched, where c is
+// Space is the memory of a wire that needs little.
+type Space = Descriptor
+
+// take makes d a Descriptor of c, or returns nil, with c untouched, where c is
 // not a plain TCP connection or there is no descriptor to spare.
-func (ps *pollers) take(c net.Conn, head []byte, r Reader) Wire {
+func (ps *pollers) take(c net.Conn, head []byte, r Reader, d *Descriptor) Wire {
 	tcp, ok := c.(*net.TCPConn)
 	if !ok {
 		return nil
@@ -85,7 +88,7 @@ func (ps *pollers) take(c net.Conn, head []byte, r Reader) Wire {
 		}
 	})
 	p := ps.all[int(ps.next.Add(1))%len(ps.all)]
-	d := &Descriptor{r: r, poller: p, fd: int32(fd), slot: -1}
+	d.r, d.poller, d.fd, d.slot = r, p, int32(fd), -1
 	if len(head) > 0 {
 		d.head = &head
 	}
@@ -101,7 +104,8 @@ func (d *Descriptor) Start(rest []byte) {
 	}
 	if len(rest) > 0 {
 		// Parked until the poller has passed these on: they come first.
-		d.rest, d.parked = append([]byte(nil), rest...), true
+		d.keep(rest)
+		d.parked = true
 	}
 	err := d.poller.add(d)
 	d.mu.Unlock()
@@ -328,12 +332,12 @@ func (d *Descriptor) Close(polite bool) {
 // something, within the budget of one turn, and reports whether there may be more. all says not to believe that a short read
 // emptied the socket: the end may be waiting behind it.
 func (d *Descriptor) read(buf []byte, all bool) (again bool) {
-	if len(d.rest) > 0 && !d.parked && !d.over {
+	if d.rest != nil && !d.parked && !d.over {
 		if !d.reading() {
 			d.rest = nil
 			return false
 		}
-		if d.consume(d.rest, true); len(d.rest) > 0 {
+		if d.consume(d.kept(), true); d.rest != nil {
 			return !d.parked
 		}
 	}
@@ -361,7 +365,7 @@ func (d *Descriptor) read(buf []byte, all bool) (again bool) {
 			return false
 		}
 		d.consume(buf[:n], false)
-		if len(d.rest) > 0 {
+		if d.rest != nil {
 			return !d.parked
 		}
 		if n < len(buf) && !all {
@@ -379,10 +383,24 @@ func (d *Descriptor) consume(p []byte, kept bool) {
 	case n == len(p):
 		d.rest = nil
 	case kept:
-		d.rest = p[n:]
+		*d.rest = p[n:]
 	default:
-		d.rest = append([]byte(nil), p[n:]...)
+		d.keep(p[n:])
 	}
+}
+
+// keep keeps a copy of p.
+func (d *Descriptor) keep(p []byte) {
+	own := append([]byte(nil), p...)
+	d.rest = &own
+}
+
+// kept returns what was kept.
+func (d *Descriptor) kept() []byte {
+	if d.rest == nil {
+		return nil
+	}
+	return *d.rest
 }
 
 // unpark goes on with what was kept here, or by the reader itself. It reports
@@ -392,7 +410,7 @@ func (d *Descriptor) unpark() bool {
 		return false // Start calls Resume if it has to
 	}
 	d.parked = false
-	d.consume(d.rest, true)
+	d.consume(d.kept(), true)
 	return !d.parked
 }
 
@@ -415,19 +433,16 @@ type poller struct {
 	epoll int
 	wake  int // an eventfd
 	file  *os.File
-	slots []slot
+	slots []*Descriptor // where an event finds its connection
+	gens  []uint32      // how often each slot was given back
 	free  []int32
 	count int
 	ready []*Descriptor // Resume was called
 }
 
-// slot is where an event finds its connection. An event that was on its way
-// when its connection closed carries an older generation: nothing is looked up
-// by descriptor number, which may be another's by then.
-type slot struct {
-	d   *Descriptor
-	gen uint32
-}
+// An event that was on its way when its connection closed carries an older
+// generation of its slot: nothing is looked up by descriptor number, which may be
+// another's by then.
 
 // wakeSlot is the slot number of the eventfd.
 const wakeSlot = -1
@@ -446,14 +461,13 @@ func (p *poller) add(d *Descriptor) error {
 		i, p.free = p.free[n-1], p.free[:n-1]
 	} else {
 		i = int32(len(p.slots))
-		p.slots = append(p.slots, slot{})
+		p.slots, p.gens = append(p.slots, nil), append(p.gens, 0)
 	}
-	s := &p.slots[i]
 	// Edge-triggered, with both directions at once, so that nothing is ever
 	// changed afterwards: one system call for the life of a connection.
 	ev := unix.EpollEvent{
 		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET,
-		Fd:     i, Pad: int32(s.gen),
+		Fd:     i, Pad: int32(p.gens[i]),
 	}
 	if err := epollAdd(p.epoll, d.fd, &ev); err != nil {
 		p.free = append(p.free, i)
@@ -462,7 +476,7 @@ func (p *poller) add(d *Descriptor) error {
 		}
 		return os.NewSyscallError("epoll_ctl", err)
 	}
-	s.d, d.slot = d, i
+	p.slots[i], d.slot = d, i
 	p.count++
 	return nil
 }
@@ -518,8 +532,8 @@ func (p *poller) kick() {
 func (p *poller) release(i int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.slots[i].d = nil
-	p.slots[i].gen++
+	p.slots[i] = nil
+	p.gens[i]++
 	p.free = append(p.free, i)
 	p.count--
 	if p.count == 0 {
@@ -570,7 +584,7 @@ func (p *poller) run(raw syscall.RawConn) {
 		p.mu.Lock()
 		if p.count == 0 {
 			p.close()
-			p.ready, p.slots, p.free = nil, nil, nil
+			p.ready, p.slots, p.gens, p.free = nil, nil, nil, nil
 			p.mu.Unlock()
 			return
 		}
@@ -578,8 +592,8 @@ func (p *poller) run(raw syscall.RawConn) {
 			found[i] = nil
 			if e.Fd == wakeSlot {
 				drain(p.wake)
-			} else if s := p.slots[e.Fd]; s.gen == uint32(e.Pad) {
-				found[i] = s.d
+			} else if p.gens[e.Fd] == uint32(e.Pad) {
+				found[i] = p.slots[e.Fd]
 			}
 		}
 		ready, p.ready = p.ready, ready[:0]
