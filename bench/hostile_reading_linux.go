@@ -188,8 +188,9 @@ func (f *flooders) stop() {
 
 // unfinished measures the memory that messages take which never become complete:
 // a fragment of 1 MiB less a byte from each of 1,000 clients, and of 1,000 others
-// after that, whose memory comes on top of the first ones' or takes its place. The
-// program's own build gives up on a message after 5 s; others have no such setting.
+// after that, whose memory comes on top of the first ones' or takes its place, and of
+// what is left of it after a rest. The program's own build gives up on a message after
+// 5 s; others have no such setting.
 func (b *bench) unfinished() error {
 	const clients = 1000
 	settings := ""
@@ -240,8 +241,21 @@ func (b *bench) unfinished() error {
 			metrics: []metric{{"RSS-MB", float64(now) / 1e6}, {"B/client", float64(now-before) / float64((wave+1)*clients)}, {"closed", float64(closed)}},
 		})
 	}
+	time.Sleep(unfinishedRest)
+	now, err := p.rss()
+	if err != nil {
+		return err
+	}
+	b.report.add(row{
+		name: "Hostile/case=unfinished/at-rest", n: 1, nsPerOp: float64(unfinishedRest.Nanoseconds()),
+		metrics: []metric{{"RSS-MB", float64(now) / 1e6}, {"B/client", float64(now-before) / (2 * clients)}},
+	})
 	return nil
 }
+
+// unfinishedRest is how long the program has to give back the memory of messages
+// whose clients it has closed: it does so when it is idle.
+const unfinishedRest = 15 * time.Second
 
 // answerPings answers the pings that have come to connections which nobody reads,
 // without waiting for any, and returns how many of them the server has closed.
