@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -177,6 +178,26 @@ func TestRefusalsDoNotWaitForBodiesOfStreams(t *testing.T) {
 		}
 		r.Body.Close()
 		never.Close()
+	}
+}
+
+// A client that sends as much of a body as HTTP/2 lets it before it reads the response
+// reads that response, and not the end of its connection.
+func TestRefusalsReachSendersOfLargeBodies(t *testing.T) {
+	n := startSecureNode(t)
+	for range 20 {
+		web := &http.Client{Timeout: patience, Transport: &http.Transport{
+			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true, //nolint:gosec // a test's own certificate
+		}}
+		r, err := web.Post("https://"+n.address+"/api/hubs/chat/:send?api-version=2024-12-01", "application/octet-stream", bytes.NewReader(make([]byte, 1<<20)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err := io.ReadAll(r.Body); r.StatusCode != 401 || r.ProtoMajor != 2 || len(text) == 0 || err != nil {
+			t.Errorf("%s by %s, %q, %v", r.Status, r.Proto, text, err)
+		}
+		r.Body.Close()
+		web.CloseIdleConnections()
 	}
 }
 

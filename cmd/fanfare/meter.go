@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -29,7 +30,9 @@ const (
 // to be written, but neither the number of such frames nor their rate, and does not show
 // them. So all bytes are counted, and those that had a purpose are given back.
 //
-// A connection that is not trusted gets nothing back: it has meterBurst in all.
+// A connection that is not trusted gets nothing back: it has meterBurst in all. Once its
+// last response is being written it is not read beyond meterLast, but stays open until
+// net/http closes it: closing it here could overtake the response.
 type meter struct {
 	net.Conn
 	exceeded func()
@@ -37,11 +40,16 @@ type meter struct {
 	left    atomic.Int64
 	state   atomic.Int32
 	checked time.Time // when left was last filled up; of the reading goroutine alone
+
+	mu     sync.Mutex // guards the rest, and that trust and finish are one step each
+	closed bool
+	paused chan struct{} // closed when reading may go on; nil unless it is paused
 }
 
 // The states of a meter.
 const (
 	meterUntrusted int32 = iota
+	meterEnding          // untrusted, and the last response is being written
 	meterTrusted
 	meterStopped
 )
@@ -59,14 +67,13 @@ var errExceeded = errors.New("fanfare: the connection sent more than its request
 // Read implements net.Conn.
 func (m *meter) Read(p []byte) (int, error) {
 	n, err := m.Conn.Read(p)
-	state := m.state.Load()
-	if state == meterStopped {
+	if m.state.Load() == meterStopped || m.left.Add(-int64(n)) >= 0 {
 		return n, err
 	}
-	if m.left.Add(-int64(n)) >= 0 {
-		return n, err
-	}
-	if state == meterTrusted {
+	switch m.state.Load() {
+	case meterEnding:
+		return m.pause(n, err)
+	case meterTrusted:
 		now := time.Now()
 		m.give(now.Sub(m.checked).Milliseconds() * meterRate / 1000)
 		m.checked = now
@@ -103,18 +110,60 @@ func (m *meter) request(n int) {
 
 // trust begins to give back.
 func (m *meter) trust() {
-	if m.state.CompareAndSwap(meterUntrusted, meterTrusted) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.state.CompareAndSwap(meterUntrusted, meterTrusted) || m.state.CompareAndSwap(meterEnding, meterTrusted) {
 		m.left.Store(meterBurst)
+		m.resume()
 	}
 }
 
 // finish leaves an untrusted connection, which has been told to end, room for what is
 // under way.
 func (m *meter) finish() {
-	if m.state.Load() == meterUntrusted && m.left.Load() > meterLast {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.state.CompareAndSwap(meterUntrusted, meterEnding) && m.left.Load() > meterLast {
 		m.left.Store(meterLast)
 	}
 }
 
-// stop ends the metering: the connection is not HTTP/2.
+// pause returns what Read is to return, once the connection is trusted or closed.
+func (m *meter) pause(n int, err error) (int, error) {
+	m.mu.Lock()
+	var paused chan struct{}
+	if !m.closed && m.state.Load() == meterEnding {
+		paused = make(chan struct{})
+		m.paused = paused
+	}
+	m.mu.Unlock()
+	if paused != nil {
+		<-paused
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
+
+// resume ends a pause. The caller holds m.mu.
+func (m *meter) resume() {
+	if m.paused != nil {
+		close(m.paused)
+		m.paused = nil
+	}
+}
+
+// Close implements net.Conn.
+func (m *meter) Close() error {
+	m.mu.Lock()
+	m.closed = true
+	m.resume()
+	m.mu.Unlock()
+	return m.Conn.Close()
+}
+
+// stop ends the metering: the connection is not HTTP/2, or is over.
 func (m *meter) stop() { m.state.Store(meterStopped) }

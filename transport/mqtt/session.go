@@ -196,13 +196,13 @@ func (s *session) Message(f subprotocol.Frame, p []byte) (more bool) {
 	if s.Over() {
 		return true
 	}
-	if f != subprotocol.BinaryFrame {
-		s.Refuse(engine.CloseUnsupported, "The subprotocol requires binary messages.", "a text message")
-		return true
-	}
-	s.received(len(p))
 	s.in.Lock()
 	defer s.in.Unlock()
+	if f != subprotocol.BinaryFrame && !s.deaf {
+		s.deaf = true // nothing behind it is carried out
+		s.Refuse(engine.CloseUnsupported, "The subprotocol requires binary messages.", "a text message")
+	}
+	s.received(len(p))
 	return s.read(p)
 }
 
