@@ -85,36 +85,45 @@ func TestDefects(t *testing.T) {
 	all := slices.Concat(conformance.Autobahn(), conformance.Additional())
 	// Large ones differ from small ones for a server with all of its parts right alone.
 	small := slices.DeleteFunc(slices.Clone(all), isLarge)
-	for _, f := range defects {
+	cases := make([][]conformance.Case, len(defects))
+	got := make([][]conformance.Result, len(defects))
+	// Most of the time is waiting for what does not come, so many run beside one another.
+	few, many := make(chan struct{}, 8), make(chan struct{}, 512)
+	var wg sync.WaitGroup
+	for i, f := range defects {
+		places := many
+		switch {
+		case f.defect != none && underRace:
+			cases[i] = sample(small, f)
+		case f.defect == none && !underRace:
+			cases[i], places = all, few
+		default:
+			cases[i] = small
+		}
+		got[i] = make([]conformance.Result, len(cases[i]))
+		s := echoServer{f.defect}.start(t)
+		for j := range cases[i] {
+			places <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-places }()
+				got[i][j] = conformance.Run(s, &cases[i][j], nil)
+			})
+		}
+		if f.defect == none {
+			wg.Wait()
+		}
+	}
+	wg.Wait()
+	for i, f := range defects {
 		name := string(f.defect)
 		if f.defect == none {
 			name = "does all right"
 		}
 		t.Run(name, func(t *testing.T) {
-			t.Parallel() // most of the time is waiting for what does not come
-			cases, beside := small, 256
-			if f.defect == none && !underRace {
-				cases, beside = all, 8
-			}
-			s := echoServer{f.defect}.start(t)
-			if underRace && f.defect != none {
-				cases = sample(cases, f)
-			}
-			got := make([]conformance.Result, len(cases))
-			var wg sync.WaitGroup
-			places := make(chan struct{}, beside)
-			for i := range cases {
-				wg.Go(func() {
-					places <- struct{}{}
-					defer func() { <-places }()
-					got[i] = conformance.Run(s, &cases[i], nil)
-				})
-			}
-			wg.Wait()
-			for i := range cases {
-				c := &cases[i]
-				if want := f.verdict(c); got[i].Verdict != want {
-					t.Errorf("%s, %s: %s, expected %s: %s", c.ID, c.About, got[i].Verdict, want, got[i].Why)
+			for j := range cases[i] {
+				c := &cases[i][j]
+				if want := f.verdict(c); got[i][j].Verdict != want {
+					t.Errorf("%s, %s: %s, expected %s: %s", c.ID, c.About, got[i][j].Verdict, want, got[i][j].Why)
 				}
 			}
 		})
