@@ -31,6 +31,7 @@ var violations = map[string][]byte{
 	"a continuation of nothing":          frame(0x80, fill(70_000)),
 	"a message inside another":           join(frame(0x01, []byte("a")), frame(0x81, []byte("b"))),
 	"a length in too many bytes":         append([]byte{0x82, 0xfe, 0, 5, 0, 0, 0, 0}, "12345"...),
+	"a length that no payload has":       {0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4},
 	"text that is not UTF-8":             frame(0x81, []byte("a\xff")),
 	"a message over the limit":           frame(0x82, fill(1<<17)),
 	"a message that does not decompress": frame(0xc2, []byte{0xff, 0xff, 0xff}),
