@@ -68,7 +68,12 @@ func (lastWords) AppendParting(dst []byte, m *engine.Message) ([]byte, engine.Cl
 
 func toyDoor(t testing.TB, p toy, n network, o websocket.Options) (s *server, e *engine.Engine, target string) {
 	t.Helper()
-	e = echoEngine(t, engine.Options{})
+	return toyLimited(t, p, n, o, engine.Limits{})
+}
+
+func toyLimited(t testing.TB, p toy, n network, o websocket.Options, limits engine.Limits) (s *server, e *engine.Engine, target string) {
+	t.Helper()
+	e = echoEngine(t, engine.Options{Limits: limits})
 	guests := &transporttest.Guests{}
 	o.Protocols = []websocket.Protocol{p.protocol()}
 	return serve(t, e, guests, n, o), e, "/clients/toy/hubs/h?access_token=" + guests.Invite(engine.Identity{UserID: "ann"})

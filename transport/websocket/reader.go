@@ -323,6 +323,9 @@ func extent(b []byte) (size int, length uint64) {
 	case length == 127:
 		length = binary.BigEndian.Uint64(b[2:])
 	}
+	if length > math.MaxInt64 {
+		length = 0 // RFC 6455 section 5.2: there is no such payload
+	}
 	return size + mask, length
 }
 

@@ -112,6 +112,9 @@ func (s echoServer) start(t *testing.T) *conformance.Server {
 // patience is how long a case waits for what a server with a defect does not send.
 const patience = 5 * time.Second
 
+// lull is how long a server with a defect waits for more of the client's.
+const lull = patience / 5
+
 // echo is one connection.
 type echo struct {
 	net.Conn
@@ -198,7 +201,7 @@ func (e *echo) run() {
 			return
 		case op == 8:
 			if e.is(answersAfterClose) {
-				e.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+				e.SetReadDeadline(time.Now().Add(lull))
 				for ok && code == 0 {
 					_, code, ok = e.frame()
 				}
@@ -213,7 +216,7 @@ func (e *echo) run() {
 // flush sends what is due, unless more has come in.
 func (e *echo) flush() {
 	if e.is(dropsAnswers) && e.w.Buffered() > 0 {
-		e.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		e.SetReadDeadline(time.Now().Add(lull))
 		_, err := e.r.Peek(2)
 		e.SetReadDeadline(time.Time{})
 		if err == nil {
