@@ -223,8 +223,26 @@ func (c *conn) CloseWrite() error {
 	return nil
 }
 
-// RemoteAddr implements [net.Conn].
-func (c *conn) RemoteAddr() net.Addr { return &c.remote }
+// RemoteAddr implements [net.Conn]. It is the first that an HTTP server calls on the
+// goroutine of a new connection, so it makes room on the stack for a request: to grow
+// it once, with one frame to copy, costs a fraction of growing it twice in the depth of
+// a handler (4 of 130 µs for a client that comes and goes; bench, scenario churn).
+func (c *conn) RemoteAddr() net.Addr {
+	growStack(0)
+	return &c.remote
+}
+
+// stackRoom is what a WebSocket handshake needs of stack, roughly.
+const stackRoom = 5 << 10
+
+// growStack makes the runtime give the calling goroutine stackRoom bytes more of stack,
+// if it does not have them.
+//
+//go:noinline
+func growStack(i int) byte {
+	var room [stackRoom]byte
+	return room[i]
+}
 
 // LocalAddr implements [net.Conn].
 func (c *conn) LocalAddr() net.Addr {
