@@ -95,7 +95,10 @@ func (l *listener) Accept() (net.Conn, error) {
 			}
 		}
 	})
-	if err == nil && errno != 0 {
+	switch {
+	case err != nil:
+		err = net.ErrClosed // there is no other reason
+	case errno != 0:
 		err = os.NewSyscallError("accept4", errno)
 	}
 	if err != nil {

@@ -41,13 +41,14 @@ type Descriptor struct {
 	head *[]byte // owned by the shard: to be written before all else; nil once it is
 	rest *[]byte // owned by the poller: was read, and not taken; nil for nothing
 
-	mu   sync.Mutex // guards the next three; held across one non-blocking read
+	mu   sync.Mutex // guards fd, slot and room; held across one non-blocking read
 	fd   int32      // -1 once closed; changed by the shard alone
 	slot int32      // in the poller; before Start that of its conn, as reserved has it; otherwise -1
-	room bool       // the poller reports when a full socket has room
 
 	// want is set while a call of Writable is due.
 	want atomic.Bool
+
+	room bool // the poller reports when a full socket has room
 
 	// Owned by the poller.
 	parked bool // Consume wanted no more
