@@ -86,10 +86,14 @@ func runNode(in io.Reader, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	portable := os.Getenv(portableVariable) != ""
+	if !portable && os.Getenv(tlsVariable) == "" {
+		l = websocket.NewListener(l) // as cmd/fanfare has it
+	}
 	hello := ready{Addr: l.Addr().(*net.TCPAddr).AddrPort(), Key: key}
 	srv := &http.Server{
 		Handler: websocket.NewHandler(e, authenticator(key), &websocket.Options{
-			Logger: logger, Portable: os.Getenv(portableVariable) != "",
+			Logger: logger, Portable: portable,
 		}),
 		ReadHeaderTimeout: readHeaderTimeout,
 		ErrorLog:          log.New(os.Stderr, "http: ", 0),

@@ -18,9 +18,23 @@ import (
 // a server answer the last of several alone, but there are clients that wait for all.
 type ControlRate struct {
 	// state is when what was counted is made up for, in microseconds of Unix time,
-	// and in its low byte how often the client was stopped since it last had been:
-	// every connection has one of these.
+	// and in its low byte how often the client was stopped since it last had been, and
+	// whether once was called: every connection has one of these.
 	state uint64
+}
+
+// The low byte of ControlRate.state.
+const (
+	pausesMask = 0x7f
+	onceFlag   = 0x80
+)
+
+// once reports whether this is its first call. [Session] has no room for a flag of its
+// own.
+func (r *ControlRate) once() bool {
+	first := r.state&onceFlag == 0
+	r.state |= onceFlag
+	return first
 }
 
 // Bounds of what is done about a client that is ahead.
@@ -40,7 +54,7 @@ func (r *ControlRate) Count(c *engine.Conn, w Wire, n int) (more bool, reason st
 	if ahead <= 2*time.Second {
 		return true, ""
 	}
-	if r.state++; r.state&0xff > maxControlPauses {
+	if r.state++; r.state&pausesMask > maxControlPauses {
 		return false, fmt.Sprintf("The client sends more than %d pings, empty frames and the like a second [limits.controlRate].", rate)
 	}
 	e.Clock().AfterFunc(min(ahead-time.Second, maxControlPause), w.Resume)
@@ -51,11 +65,11 @@ func (r *ControlRate) Count(c *engine.Conn, w Wire, n int) (more bool, reason st
 // client is ahead of its rate.
 func (r *ControlRate) add(now time.Time, takes time.Duration) (ahead time.Duration) {
 	at := uint64(now.UnixMicro())
-	even, pauses := r.state>>8, r.state&0xff
+	even, pauses := r.state>>8, r.state&pausesMask
 	if even <= at {
 		even, pauses = at, 0
 	}
 	even += uint64(takes.Microseconds())
-	r.state = even<<8 | pauses
+	r.state = even<<8 | r.state&onceFlag | pauses
 	return time.Duration(even-at) * time.Microsecond
 }

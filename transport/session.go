@@ -96,7 +96,6 @@ type Session struct {
 
 	// Owned by the goroutine that reads the wire.
 	control ControlRate
-	dropped bool // a request was dropped, and the log has a line about it
 }
 
 // The states of a session.
@@ -222,10 +221,9 @@ func (s *Session) do(r *engine.Request) (more bool) {
 // logDropped writes the log's line about a request that fails without its client
 // being told. There is one line for each wire: a client can send many.
 func (s *Session) logDropped(why *engine.Refusal) {
-	if s.dropped {
+	if !s.control.once() {
 		return
 	}
-	s.dropped = true
 	s.kind.log.Info("dropped a message that asked for no ack; further ones on this wire are not logged",
 		"connection", s.conn.ID(), "hub", s.conn.Hub().Name(), "rule", why.Rule, "error", why.Message)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fanfare/fanfare/cmd/fanfare/internal/config"
+	"github.com/fanfare/fanfare/transport/websocket"
 )
 
 func serveCommand(w *world) *cobra.Command {
@@ -111,6 +112,10 @@ func serve(ctx context.Context, w *world, c *config.Config, warnings config.Prob
 				failed <- fmt.Errorf("%s: %w", what, err)
 			}
 		})
+	}
+	if cert == nil {
+		listener = websocket.NewListener(listener)
+		defer listener.Close()
 	}
 	front := n.admission(c, listener, cert != nil)
 	if most := front.o.Places; most < c.Limits.UnauthenticatedConnections {

@@ -18,10 +18,8 @@ type client struct {
 	session Session
 
 	// Owned by the wire's reading goroutine.
-	reader   reader
-	state    clientState
-	inflated int32 // bytes that came of compressed messages in this turn
-	window   *window
+	reader reader
+	window *window // nil unless compression was negotiated
 }
 
 // maxInflated is what a client's compressed messages may become before others get
@@ -56,8 +54,10 @@ func (h *Handler) open(c *accepted, o *transport.SessionOptions, join func(*tran
 	}{client: client{reader: newReader(h.limits.MessageBytes, c.agreed)}}
 	cl.session = &cl.own
 	w := h.wires.NewAfter(c.Conn, c.answer, &cl.client, &cl.Space)
+	if cl.reader.deflate {
+		cl.window = &window{size: c.agreed.kept()}
+	}
 	if kept := c.agreed.kept(); kept > 0 {
-		cl.window = &window{size: kept}
 		w = &windowWire{Wire: w, windows: &h.windows, size: kept}
 	}
 	if o.Raw { // nothing is sent to it by itself
@@ -74,7 +74,7 @@ func (h *Handler) open(c *accepted, o *transport.SessionOptions, join func(*tran
 
 // Consume implements [netwire.Reader].
 func (c *client) Consume(p []byte) (n int, more bool) {
-	if c.state != clientOpen {
+	if c.reader.state != clientOpen {
 		c.discard(p)
 		return len(p), c.session.Control(1) // even what is discarded has its bound
 	}
@@ -85,14 +85,16 @@ func (c *client) Consume(p []byte) (n int, more bool) {
 		return 0, true
 	}
 	c.session.Heard()
-	c.inflated = 0
+	if c.window != nil {
+		c.window.inflated = 0
+	}
 	before := c.reader.part
 	n, more, err := c.reader.feed(p, c)
 	if err != nil {
-		c.state = clientDeaf
+		c.reader.state = clientDeaf
 		c.refuse(err)
 	}
-	if c.state != clientOpen {
+	if c.reader.state != clientOpen {
 		begun := c.reader.begun()
 		c.reader.part = nil
 		c.track(before)
@@ -115,14 +117,14 @@ func (c *client) Consume(p []byte) (n int, more bool) {
 // the answer to the one it was sent, ends the connection at once (RFC 6455 section
 // 7.1.1).
 func (c *client) discard(p []byte) {
-	if c.state == clientDeaf && c.reader.discard(p) {
+	if c.reader.state == clientDeaf && c.reader.discard(p) {
 		c.leave(noStatus, "")
 	}
 }
 
 // leave notes the client's close frame.
 func (c *client) leave(code engine.CloseCode, text string) {
-	c.state = clientGone
+	c.reader.state = clientGone
 	c.reader.part = nil
 	c.session.Gone(code, text)
 }
@@ -140,14 +142,14 @@ func (c *client) message(op ws.OpCode, compressed bool, p []byte) (more bool) {
 			c.refuse(err)
 			return true
 		}
-		c.inflated += int32(len(p))
+		c.window.inflated += len(p)
 	}
 	frame := subprotocol.TextFrame
 	if op == ws.OpBinary {
 		frame = subprotocol.BinaryFrame
 	}
 	more = c.session.Message(frame, p)
-	if more && c.inflated > maxInflated {
+	if more && compressed && c.window.inflated > maxInflated {
 		c.session.Yield()
 		return false
 	}
@@ -179,7 +181,7 @@ func (c *client) refuse(err *frameError) {
 // Lost implements [netwire.Reader].
 func (c *client) Lost(err error) {
 	// Also after a goodbye: the engine may still be writing what was queued.
-	c.state = clientGone
+	c.reader.state = clientGone
 	before := c.reader.part
 	c.reader.part = nil
 	c.track(before)

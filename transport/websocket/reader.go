@@ -63,6 +63,8 @@ type reader struct {
 	deflate bool  // permessage-deflate was negotiated
 	mute    bool  // refuse was called: data is discarded
 	bare    uint8 // frames without data that feed came across: control frames and empty ones
+
+	state clientState // of the client, which would need 8 bytes for it
 }
 
 func newReader(limit int, a agreement) reader {

@@ -11,7 +11,9 @@ import (
 // client sends: one that has sent nothing owns no bytes of it.
 type window struct {
 	data []byte
-	size int // the most that data is to hold
+	size int // the most that data is to hold; 0 if each message stands alone
+
+	inflated int // bytes that came of compressed messages in this turn
 }
 
 // add moves the window on by p. A nil window stays as it is.

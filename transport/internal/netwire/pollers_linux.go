@@ -41,12 +41,14 @@ type Descriptor struct {
 	head *[]byte // owned by the shard: to be written before all else; nil once it is
 	rest *[]byte // owned by the poller: was read, and not taken; nil for nothing
 
-	mu   sync.Mutex // guards fd and slot; held across one non-blocking read
+	mu   sync.Mutex // guards fd, slot and room; held across one non-blocking read
 	fd   int32      // -1 once closed; changed by the shard alone
-	slot int32      // in the poller; -1 before Start and after Close
+	slot int32      // in the poller; before Start that of its conn, as reserved has it; otherwise -1
 
 	// want is set while a call of Writable is due.
 	want atomic.Bool
+
+	room bool // the poller reports when a full socket has room
 
 	// Owned by the poller.
 	parked bool // Consume wanted no more
@@ -64,35 +66,71 @@ type pollers struct {
 // Space is the memory of a wire that needs little.
 type Space = Descriptor
 
-// take makes d a Descriptor of c, or returns nil, with c untouched, where c is
-// not a plain TCP connection or there is no descriptor to spare.
-func (ps *pollers) take(c net.Conn, head []byte, r Reader, d *Descriptor) Wire {
-	tcp, ok := c.(*net.TCPConn)
-	if !ok {
-		return nil
-	}
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return nil
-	}
-	fd, dupErr := -1, error(nil)
-	if err := raw.Control(func(old uintptr) {
-		fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
-	}); err != nil || dupErr != nil {
-		return nil
-	}
-	tcp.Close() // the socket lives on: fd refers to it too, outside the runtime's poller
+// pick returns the poller for the next connection.
+func (ps *pollers) pick() *poller {
 	ps.once.Do(func() {
 		for range runtime.GOMAXPROCS(0) {
 			ps.all = append(ps.all, &poller{})
 		}
 	})
-	p := ps.all[int(ps.next.Add(1))%len(ps.all)]
-	d.r, d.poller, d.fd, d.slot = r, p, int32(fd), -1
+	return ps.all[int(ps.next.Add(1))%len(ps.all)]
+}
+
+// take makes d a Descriptor of c, or returns nil, with c untouched, where c is
+// not a plain TCP connection or there is no descriptor to spare.
+func (ps *pollers) take(c net.Conn, head []byte, r Reader, d *Descriptor) Wire {
+	switch c := c.(type) {
+	case *conn:
+		if !d.succeed(c) {
+			return nil
+		}
+	case *net.TCPConn:
+		if !d.takeOver(c) {
+			return nil
+		}
+		d.poller, d.slot = ps.pick(), -1
+	default:
+		return nil
+	}
+	d.r = r
 	if len(head) > 0 {
 		d.head = &head
 	}
 	return d
+}
+
+// succeed takes c's descriptor, and its place in its poller.
+func (d *Descriptor) succeed(c *conn) bool {
+	fd, slot := c.let()
+	if fd < 0 {
+		return false
+	}
+	d.poller, d.fd, d.slot, d.room = c.poller, fd, -1, c.polled&unix.EPOLLOUT != 0
+	if slot >= 0 {
+		d.slot = reserved(slot)
+	}
+	return true
+}
+
+// reserved is how a Descriptor that is not started notes the slot that it will have. It
+// is its own inverse.
+func reserved(slot int32) int32 { return -2 - slot }
+
+// takeOver takes the socket of tcp out of the runtime's poller.
+func (d *Descriptor) takeOver(tcp *net.TCPConn) bool {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return false
+	}
+	fd, dupErr := -1, error(nil)
+	if err := raw.Control(func(old uintptr) {
+		fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
+	}); err != nil || dupErr != nil {
+		return false
+	}
+	tcp.Close() // the socket lives on: fd refers to it too, outside the runtime's poller
+	d.fd = int32(fd)
+	return true
 }
 
 // Start implements [Wire].
@@ -107,13 +145,13 @@ func (d *Descriptor) Start(rest []byte) {
 		d.keep(rest)
 		d.parked = true
 	}
-	err := d.poller.add(d)
+	parked, err := d.poller.add(d)
 	d.mu.Unlock()
 	if err != nil {
 		d.r.Lost(err)
 		return
 	}
-	if len(rest) > 0 {
+	if parked {
 		d.Resume()
 	}
 }
@@ -260,6 +298,9 @@ func (d *Descriptor) write(p []byte) (int, error) {
 		case err == unix.EAGAIN && !wanted:
 			d.want.Store(true)
 			wanted = true
+			if err := d.watchRoom(); err != nil {
+				return done, err
+			}
 		case err == unix.EAGAIN:
 			return done, nil
 		default:
@@ -270,6 +311,18 @@ func (d *Descriptor) write(p []byte) (int, error) {
 		d.want.Store(false)
 	}
 	return done, nil
+}
+
+// watchRoom makes the poller report from now on when the full socket has room. Few
+// connections ever need that.
+func (d *Descriptor) watchRoom() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.room || d.slot < 0 { // Start sees to it
+		return nil
+	}
+	d.room = true
+	return d.poller.change(d.fd, d.slot, roomEvents)
 }
 
 // writev is write for bytes that do not lie side by side.
@@ -323,8 +376,11 @@ func (d *Descriptor) Close(polite bool) {
 		closeSocket(fd)
 	}
 	d.mu.Unlock()
-	if slot >= 0 {
+	switch {
+	case slot >= 0:
 		d.poller.release(slot)
+	case slot != -1:
+		d.poller.release(reserved(slot))
 	}
 }
 
@@ -433,8 +489,9 @@ type poller struct {
 	epoll int
 	wake  int // an eventfd
 	file  *os.File
-	slots []*Descriptor // where an event finds its connection
-	gens  []uint32      // how often each slot was given back
+	slots []*Descriptor   // where an event finds its connection
+	conns map[int32]*conn // those that have a slot, and no Descriptor in it yet
+	gens  []uint32        // how often each slot was given back
 	free  []int32
 	count int
 	ready []*Descriptor // Resume was called
@@ -447,38 +504,110 @@ type poller struct {
 // wakeSlot is the slot number of the eventfd.
 const wakeSlot = -1
 
-// add registers d and starts the loop if this is the first. d.mu is held.
-func (p *poller) add(d *Descriptor) error {
+// What an epoll instance reports of a connection, once for each time that it becomes so.
+const (
+	readEvents = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
+	roomEvents = readEvents | unix.EPOLLOUT
+)
+
+// add registers d and starts the loop if this is the first. d.mu is held. It reports
+// whether d is parked, and has to be resumed.
+func (p *poller) add(d *Descriptor) (parked bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if d.slot != -1 {
+		return p.inherit(d)
+	}
+	events := uint32(readEvents)
+	if d.want.Load() {
+		events, d.room = roomEvents, true
+	}
+	i, err := p.register(d.fd, events)
+	if err == nil {
+		p.slots[i], d.slot = d, i
+	}
+	return d.parked, err
+}
+
+// inherit gives d the slot that its conn has. p.mu and d.mu are held.
+func (p *poller) inherit(d *Descriptor) (parked bool, err error) {
+	i := reserved(d.slot)
+	c := p.conns[i]
+	delete(p.conns, i)
+	c.mu.Lock()
+	if c.in.ready {
+		d.parked = true // the conn may have been told of what has not been read
+	}
+	c.mu.Unlock()
+	p.slots[i], d.slot = d, i
+	if d.want.Load() && !d.room {
+		d.room = true
+		err = p.changeLocked(d.fd, i, roomEvents)
+	}
+	return d.parked, err
+}
+
+// watch registers c for events, too.
+func (p *poller) watch(c *conn, events uint32) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fd < 0 {
+		return nil
+	}
+	events |= readEvents | c.polled
+	if c.slot >= 0 {
+		c.polled = events
+		return p.changeLocked(c.fd, c.slot, events)
+	}
+	i, err := p.register(c.fd, events)
+	if err != nil {
+		return err
+	}
+	if p.conns == nil {
+		p.conns = make(map[int32]*conn)
+	}
+	p.conns[i], c.slot, c.polled = c, i, events
+	return nil
+}
+
+// register gives fd a slot, whose owner the caller sets. p.mu is held.
+func (p *poller) register(fd int32, events uint32) (i int32, err error) {
 	if p.file == nil {
 		if err := p.open(); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	var i int32
 	if n := len(p.free); n > 0 {
 		i, p.free = p.free[n-1], p.free[:n-1]
 	} else {
 		i = int32(len(p.slots))
 		p.slots, p.gens = append(p.slots, nil), append(p.gens, 0)
 	}
-	// Edge-triggered, with both directions at once, so that nothing is ever
-	// changed afterwards: one system call for the life of a connection.
-	ev := unix.EpollEvent{
-		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET,
-		Fd:     i, Pad: int32(p.gens[i]),
-	}
-	if err := epollAdd(p.epoll, d.fd, &ev); err != nil {
+	ev := unix.EpollEvent{Events: events, Fd: i, Pad: int32(p.gens[i])}
+	if err := epollAdd(p.epoll, fd, &ev); err != nil {
 		p.free = append(p.free, i)
 		if p.count == 0 {
 			p.kick()
 		}
-		return os.NewSyscallError("epoll_ctl", err)
+		return 0, os.NewSyscallError("epoll_ctl", err)
 	}
-	p.slots[i], d.slot = d, i
 	p.count++
-	return nil
+	return i, nil
+}
+
+// change makes the epoll instance report events of the connection in slot i.
+func (p *poller) change(fd, i int32, events uint32) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.changeLocked(fd, i, events)
+}
+
+// changeLocked is change with p.mu held.
+func (p *poller) changeLocked(fd, i int32, events uint32) error {
+	ev := unix.EpollEvent{Events: events, Fd: i, Pad: int32(p.gens[i])}
+	return os.NewSyscallError("epoll_ctl", epollModify(p.epoll, fd, &ev))
 }
 
 // open makes the epoll instance and starts the loop. p.mu is held.
@@ -533,6 +662,7 @@ func (p *poller) release(i int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.slots[i] = nil
+	delete(p.conns, i)
 	p.gens[i]++
 	p.free = append(p.free, i)
 	p.count--
@@ -584,7 +714,7 @@ func (p *poller) run(raw syscall.RawConn) {
 		p.mu.Lock()
 		if p.count == 0 {
 			p.close()
-			p.ready, p.slots, p.gens, p.free = nil, nil, nil, nil
+			p.ready, p.slots, p.gens, p.free, p.conns = nil, nil, nil, nil, nil
 			p.mu.Unlock()
 			return
 		}
@@ -593,7 +723,9 @@ func (p *poller) run(raw syscall.RawConn) {
 			if e.Fd == wakeSlot {
 				drain(p.wake)
 			} else if p.gens[e.Fd] == uint32(e.Pad) {
-				found[i] = p.slots[e.Fd]
+				if found[i] = p.slots[e.Fd]; found[i] == nil {
+					p.conns[e.Fd].event(e.Events)
+				}
 			}
 		}
 		ready, p.ready = p.ready, ready[:0]

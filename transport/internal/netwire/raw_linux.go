@@ -58,3 +58,19 @@ func epollPoll(epoll int, events []unix.EpollEvent) (int, error) {
 
 // closeSocket is close(2) for a socket that does not linger.
 func closeSocket(fd int32) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
+
+// epollModify is epoll_ctl(2) with EPOLL_CTL_MOD.
+func epollModify(epoll int, fd int32, ev *unix.EpollEvent) error {
+	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epoll), unix.EPOLL_CTL_MOD, uintptr(fd), uintptr(unsafe.Pointer(ev)), 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// accept is accept4(2) of a socket that does not block; nor does what it accepts.
+func accept(socket uintptr, from *unix.RawSockaddrAny) (int32, unix.Errno) {
+	size := uint32(unix.SizeofSockaddrAny)
+	fd, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, socket, uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	return int32(fd), errno
+}
