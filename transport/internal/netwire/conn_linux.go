@@ -179,7 +179,7 @@ func (c *conn) Write(p []byte) (int, error) {
 // failed returns err as one of a connection's, as package net does. Deadlines end every
 // pending read of a server, so that these are spared it.
 func (c *conn) failed(op string, err error) error {
-	if err == os.ErrDeadlineExceeded { //nolint:errorlint // as wait returns it
+	if err == os.ErrDeadlineExceeded {
 		return err
 	}
 	return &net.OpError{Op: op, Net: "tcp", Source: c.listener.addr, Addr: &c.remote, Err: err}
