@@ -371,7 +371,8 @@ type entrance struct {
 // nothing is sent to it before joinInitial.
 func (h *Hub) enter(ctx context.Context, c *Conn, in *entrance) error {
 	// What other nodes send must arrive before c says that it is there.
-	targets := []Target{{Kind: TargetAll}}
+	var room [2]Target
+	targets := append(room[:0], Target{Kind: TargetAll})
 	if c.user != "" {
 		targets = append(targets, Target{TargetUser, string(c.user)})
 	}

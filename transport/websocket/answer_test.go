@@ -15,7 +15,7 @@ import (
 // TestAnswerSpelling is the answer 101 by the letter: there are clients that compare
 // names of headers so, and clients that refuse parameters which they did not offer.
 func TestAnswerSpelling(t *testing.T) {
-	for name, n := range map[string]network{"descriptor": {}, "portable": {portable: true}, "TLS": {tls: true}} {
+	for name, n := range map[string]network{"descriptor": {}, "own": {own: true}, "portable": {portable: true}, "TLS": {tls: true}} {
 		t.Run(name, func(t *testing.T) {
 			e, guests := echoEngine(t, engine.Options{}), &transporttest.Guests{}
 			s := serve(t, e, guests, n, websocket.Options{Compression: true})

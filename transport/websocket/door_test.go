@@ -39,6 +39,9 @@ func TestScript(t *testing.T) {
 	t.Run("sockets", func(t *testing.T) {
 		transporttest.Run(t, door(network{}), leakless)
 	})
+	t.Run("path=own", func(t *testing.T) {
+		transporttest.Run(t, door(network{own: true}), leakless)
+	})
 	t.Run("portable sockets", func(t *testing.T) {
 		transporttest.Run(t, door(network{portable: true}), leakless)
 	})
@@ -66,6 +69,7 @@ func leakless(t *testing.T, f func(*testing.T)) {
 type network struct {
 	pipe       bool // in memory
 	portable   bool
+	own        bool // through [websocket.NewListener]
 	compressed bool
 	tls        bool
 	http2      bool // each client on a connection of its own
@@ -98,7 +102,11 @@ func serve(t testing.TB, e *engine.Engine, auth transport.Authenticator, n netwo
 			t.Fatal(err)
 		}
 		addr := l.Addr().String()
-		l = narrow{l}
+		if n.own {
+			l = websocket.NewListener(narrowed(t, l))
+		} else {
+			l = narrow{l}
+		}
 		s.connect = func() (net.Conn, error) {
 			c, err := net.Dial("tcp", addr)
 			if err == nil {
@@ -153,6 +161,19 @@ func (l narrow) Accept() (net.Conn, error) {
 		c.(*net.TCPConn).SetWriteBuffer(socketBuffer)
 	}
 	return c, err
+}
+
+// narrowed is narrow for a listener whose connections have their options from its
+// socket. On systems where they have not, buffers are larger.
+func narrowed(t testing.TB, l net.Listener) net.Listener {
+	raw, err := l.(*net.TCPListener).SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { setWriteBuffer(fd, socketBuffer) })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 func door(n network) transporttest.Door {

@@ -144,7 +144,7 @@ func fill(n int) []byte {
 // TestFraming sends each case at once, and byte by byte, over both paths. The
 // cases are those of RFC 6455 that the Autobahn suite made known.
 func TestFraming(t *testing.T) {
-	for _, n := range []network{{}, {portable: true}} {
+	for _, n := range []network{{}, {own: true}, {portable: true}} {
 		for _, whole := range []bool{true, false} {
 			t.Run(fmt.Sprintf("portable=%v/whole=%v", n.portable, whole), func(t *testing.T) {
 				limits := engine.Limits{MessageBytes: testLimit, CloseTimeout: 500 * time.Millisecond}

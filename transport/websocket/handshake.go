@@ -566,8 +566,11 @@ func (k *knock) accept(protocol, extension string) (*accepted, error) {
 		return nil, err
 	}
 	rest, _ := rw.Reader.Peek(rw.Reader.Buffered())
-	return &accepted{Conn: c, answer: appendAnswer(nil, k.r.Header.Get("Sec-Websocket-Key"), protocol, extension), rest: rest}, nil
+	return &accepted{Conn: c, answer: appendAnswer(make([]byte, 0, answerRoom), k.r.Header.Get("Sec-Websocket-Key"), protocol, extension), rest: rest}, nil
 }
+
+// answerRoom is enough for most answers with the first message behind them.
+const answerRoom = 512
 
 // send sends the answer alone.
 func (k *knock) send(c *accepted) error {

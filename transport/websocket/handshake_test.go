@@ -350,7 +350,7 @@ func TestHandshakeLists(t *testing.T) {
 
 // The body of a request that has one is not taken for frames.
 func TestHandshakeWithABody(t *testing.T) {
-	for _, network := range []network{{}, {portable: true}, {tls: true}} {
+	for _, network := range []network{{}, {own: true}, {portable: true}, {tls: true}, {tls: true, own: true}} {
 		e := echoEngine(t, engine.Options{})
 		guests := &transporttest.Guests{}
 		s := serve(t, e, guests, network, websocket.Options{})

@@ -92,7 +92,7 @@ func expectFrame(t *testing.T, c *conn, op ws.OpCode, text string) {
 // A protocol's client is let in by its own first message, however that comes, and
 // leaves with the protocol's last.
 func TestProtocol(t *testing.T) {
-	for _, n := range []network{{}, {portable: true}, {pipe: true}, {tls: true}} {
+	for _, n := range []network{{}, {own: true}, {portable: true}, {pipe: true}, {tls: true}} {
 		p := toy{said: make(chan string, 8)}
 		s, e, target := toyDoor(t, p, n, websocket.Options{})
 		c, res := s.dial(t, target, "x, Toy", nil)

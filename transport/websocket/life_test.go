@@ -97,7 +97,7 @@ func TestKeepAliveOverSockets(t *testing.T) {
 
 // TestDraining is a client that answers the goodbye of an engine that shuts down.
 func TestDraining(t *testing.T) {
-	for _, n := range []network{{}, {portable: true}} {
+	for _, n := range []network{{}, {own: true}, {portable: true}} {
 		e := echoEngine(t, engine.Options{Limits: engine.Limits{CloseTimeout: 2 * patience}})
 		guests := &transporttest.Guests{}
 		s := serve(t, e, guests, n, websocket.Options{})
@@ -126,8 +126,8 @@ func TestNoByteReachesAStranger(t *testing.T) {
 	if *full {
 		workers, rounds = 32, 1000
 	}
-	for _, n := range []network{{}, {portable: true}} {
-		t.Run(fmt.Sprintf("portable=%v", n.portable), func(t *testing.T) {
+	for _, n := range []network{{}, {own: true}, {portable: true}} {
+		t.Run(fmt.Sprintf("portable=%v,own=%v", n.portable, n.own), func(t *testing.T) {
 			leakless(t, func(t *testing.T) { strangers(t, n, workers, rounds) })
 		})
 	}

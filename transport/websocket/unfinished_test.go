@@ -88,7 +88,7 @@ func TestUnfinishedMessage(t *testing.T) {
 
 // The same over every kind of wire.
 func TestUnfinishedMessageOnAllWires(t *testing.T) {
-	for name, n := range map[string]network{"sockets": {}, "portable": {portable: true}, "TLS": {tls: true}} {
+	for name, n := range map[string]network{"sockets": {}, "own": {own: true}, "portable": {portable: true}, "TLS": {tls: true}} {
 		t.Run(name, func(t *testing.T) {
 			leakless(t, func(t *testing.T) {
 				e := echoEngine(t, engine.Options{Limits: engine.Limits{MessageTimeout: 50 * time.Millisecond}})
@@ -213,7 +213,7 @@ func TestFloodIsPausedThenClosed(t *testing.T) {
 
 // Over every kind of wire, where a read brings thousands of them.
 func TestFloodOnAllWires(t *testing.T) {
-	for name, n := range map[string]network{"sockets": {}, "portable": {portable: true}, "TLS": {tls: true}} {
+	for name, n := range map[string]network{"sockets": {}, "own": {own: true}, "portable": {portable: true}, "TLS": {tls: true}} {
 		t.Run(name, func(t *testing.T) {
 			leakless(t, func(t *testing.T) {
 				clock := transporttest.NewClock() // ten times as fast as the machine's
@@ -300,7 +300,7 @@ func TestSteadyPingsAndAcknowledgements(t *testing.T) {
 
 // However many messages one read brings, all are carried out in order.
 func TestManyMessagesInOneRead(t *testing.T) {
-	for name, n := range map[string]network{"sockets": {}, "portable": {portable: true}, "TLS": {tls: true}} {
+	for name, n := range map[string]network{"sockets": {}, "own": {own: true}, "portable": {portable: true}, "TLS": {tls: true}} {
 		t.Run(name, func(t *testing.T) {
 			e := echoEngine(t, engine.Options{})
 			guests := &transporttest.Guests{}

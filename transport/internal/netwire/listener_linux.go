@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -33,6 +34,12 @@ type listener struct {
 	file    *os.File // the listening socket
 	raw     syscall.RawConn
 	pollers pollers
+
+	accepting sync.Mutex // guards the rest, which Accept would have to allocate
+	try       func(uintptr) bool
+	from      unix.RawSockaddrAny
+	fd        int32
+	errno     unix.Errno
 }
 
 func newListener(l *net.TCPListener) (*listener, error) {
@@ -42,7 +49,7 @@ func newListener(l *net.TCPListener) (*listener, error) {
 	}
 	fd, err := -1, error(nil)
 	if cerr := raw.Control(func(old uintptr) {
-		if err = inherit(int(old)); err == nil {
+		if err = setOptions(int(old)); err == nil {
 			fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
 		}
 	}); cerr != nil {
@@ -52,6 +59,7 @@ func newListener(l *net.TCPListener) (*listener, error) {
 		return nil, err
 	}
 	own := &listener{addr: l.Addr().(*net.TCPAddr), file: os.NewFile(uintptr(fd), "listener")}
+	own.try = own.accept
 	own.raw, err = own.file.SyscallConn()
 	if err == nil {
 		err = own.file.SetDeadline(time.Time{}) // fails for what the runtime does not poll
@@ -63,9 +71,9 @@ func newListener(l *net.TCPListener) (*listener, error) {
 	return own, nil
 }
 
-// inherit sets on a listening socket what package net sets on each connection. On Linux
+// setOptions sets on a listening socket what package net sets on each connection. On Linux
 // connections have it from there.
-func inherit(fd int) error {
+func setOptions(fd int) error {
 	for _, o := range [...]struct{ level, name, value int }{
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
 		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
@@ -82,31 +90,31 @@ func inherit(fd int) error {
 
 // Accept implements [net.Listener].
 func (l *listener) Accept() (net.Conn, error) {
-	var (
-		from  unix.RawSockaddrAny
-		fd    int32
-		errno unix.Errno
-	)
-	err := l.raw.Read(func(socket uintptr) bool {
-		for {
-			fd, errno = accept(socket, &from)
-			if errno != unix.EINTR && errno != unix.ECONNABORTED {
-				return errno != unix.EAGAIN
-			}
-		}
-	})
+	l.accepting.Lock()
+	defer l.accepting.Unlock()
+	err := l.raw.Read(l.try)
 	switch {
 	case err != nil:
 		err = net.ErrClosed // there is no other reason
-	case errno != 0:
-		err = os.NewSyscallError("accept4", errno)
+	case l.errno != 0:
+		err = os.NewSyscallError("accept4", l.errno)
 	}
 	if err != nil {
 		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.addr, Err: err}
 	}
-	c := newConn(l, l.pollers.pick(), fd)
-	c.came(&from)
+	c := newConn(l, l.pollers.pick(), l.fd)
+	c.came(&l.from)
 	return c, nil
+}
+
+// accept takes a connection, if one waits. It reports whether Accept is done.
+func (l *listener) accept(socket uintptr) bool {
+	for {
+		l.fd, l.errno = accept(socket, &l.from)
+		if l.errno != unix.EINTR && l.errno != unix.ECONNABORTED {
+			return l.errno != unix.EAGAIN
+		}
+	}
 }
 
 // came sets where c comes from.

@@ -74,7 +74,8 @@ func (g *Group) New(c net.Conn, r Reader) Wire { return g.NewAfter(c, nil, r, ne
 // the answer to a handshake. head goes out before all that is offered, in the same
 // write as the first of it: a write of its own would cost as much as that of a
 // message. Nothing is written before the first call of Offer or OfferBytes, which
-// may be OfferBytes(nil); a wire that is closed before has not sent head.
+// may be OfferBytes(nil); a wire that is closed before has not sent head. head belongs
+// to the wire: what goes out with it is appended to it, so room behind it saves a copy.
 //
 // in is memory that the wire may use: as a part of r's it costs less than by itself.
 func (g *Group) NewAfter(c net.Conn, head []byte, r Reader, in *Space) Wire {

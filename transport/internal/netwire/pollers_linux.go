@@ -269,7 +269,7 @@ func (d *Descriptor) offerAfterHead(b *engine.Batch, spans []engine.Span) (n, pa
 // returns how many bytes of pieces were written; -1 if some of the head was not.
 func (d *Descriptor) writeHead(pieces [][]byte) (done int, err error) {
 	head := *d.head
-	all := head[:len(head):len(head)] // what is appended goes to a copy
+	all := head // which the wire owns, with the room behind it
 	for _, p := range pieces {
 		all = append(all, p...)
 	}
@@ -365,7 +365,7 @@ func (d *Descriptor) Close(polite bool) {
 	d.fd, d.slot = -1, -1
 	if fd >= 0 {
 		if !polite {
-			if unread, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ); err == nil && unread > 0 {
+			if unsent(fd) > 0 {
 				unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 			}
 		}
@@ -532,6 +532,12 @@ func (p *poller) add(d *Descriptor) (parked bool, err error) {
 // inherit gives d the slot that its conn has. p.mu and d.mu are held.
 func (p *poller) inherit(d *Descriptor) (parked bool, err error) {
 	i := reserved(d.slot)
+	if d.want.Load() && !d.room {
+		if err := p.changeLocked(d.fd, i, roomEvents); err != nil {
+			return false, err
+		}
+		d.room = true
+	}
 	c := p.conns[i]
 	delete(p.conns, i)
 	c.mu.Lock()
@@ -540,11 +546,7 @@ func (p *poller) inherit(d *Descriptor) (parked bool, err error) {
 	}
 	c.mu.Unlock()
 	p.slots[i], d.slot = d, i
-	if d.want.Load() && !d.room {
-		d.room = true
-		err = p.changeLocked(d.fd, i, roomEvents)
-	}
-	return d.parked, err
+	return d.parked, nil
 }
 
 // watch registers c for events, too.

@@ -38,6 +38,16 @@ func read(fd int32, p []byte) (int, error) {
 	return int(n), nil
 }
 
+// unsent returns how many bytes of a socket the far end has not acknowledged
+// (ioctl(2) with TIOCOUTQ), 0 if that is not known.
+func unsent(fd int32) int32 {
+	var n int32
+	if _, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCOUTQ, uintptr(unsafe.Pointer(&n))); errno != 0 {
+		return 0
+	}
+	return n
+}
+
 // epollAdd is epoll_ctl(2) with EPOLL_CTL_ADD.
 func epollAdd(epoll int, fd int32, ev *unix.EpollEvent) error {
 	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epoll), unix.EPOLL_CTL_ADD, uintptr(fd), uintptr(unsafe.Pointer(ev)), 0, 0)
