@@ -166,13 +166,10 @@ func TestRefusalsDoNotWaitForBodies(t *testing.T) {
 // The same on HTTP/2, where each stream has a body.
 func TestRefusalsDoNotWaitForBodiesOfStreams(t *testing.T) {
 	n := startSecureNode(t, "FANFARE_LIMITS_HANDSHAKE_TIMEOUT=10m")
-	web := &http.Client{Timeout: patience, Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true, //nolint:gosec // a test's own certificate
-	}}
-	defer web.CloseIdleConnections()
 	for path, status := range map[string]int{
 		"/api/hubs/chat/:send?api-version=2024-12-01": 401, "/identities?api-version=2023-10-01": 401, "/nothing": 404, "/client/hubs/chat": 400, "/healthz": 405,
 	} {
+		web := http2Web() // for each request, since the connection ends with the refusal
 		body, never := io.Pipe()
 		r, err := web.Post("https://"+n.address+path, "text/plain", body)
 		if err != nil {
@@ -183,7 +180,15 @@ func TestRefusalsDoNotWaitForBodiesOfStreams(t *testing.T) {
 		}
 		r.Body.Close()
 		never.Close()
+		web.CloseIdleConnections()
 	}
+}
+
+// http2Web returns a client with a connection of its own, over HTTP/2.
+func http2Web() *http.Client {
+	return &http.Client{Timeout: patience, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true, //nolint:gosec // a test's own certificate
+	}}
 }
 
 // A client that sends as much of a body as HTTP/2 lets it before it reads the response
@@ -191,9 +196,7 @@ func TestRefusalsDoNotWaitForBodiesOfStreams(t *testing.T) {
 func TestRefusalsReachSendersOfLargeBodies(t *testing.T) {
 	n := startSecureNode(t)
 	for range 20 {
-		web := &http.Client{Timeout: patience, Transport: &http.Transport{
-			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true, //nolint:gosec // a test's own certificate
-		}}
+		web := http2Web()
 		r, err := web.Post("https://"+n.address+"/api/hubs/chat/:send?api-version=2024-12-01", "application/octet-stream", bytes.NewReader(make([]byte, 1<<20)))
 		if err != nil {
 			t.Fatal(err)

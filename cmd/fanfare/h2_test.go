@@ -183,9 +183,7 @@ func TestAuthenticatedStreams(t *testing.T) {
 	}
 
 	t.Run("bodies", func(t *testing.T) {
-		web := &http.Client{Timeout: patience, Transport: &http.Transport{
-			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true, //nolint:gosec // a test's own certificate
-		}}
+		web := http2Web()
 		defer web.CloseIdleConnections()
 		dialed := 0
 		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{ConnectStart: func(string, string) { dialed++ }})
